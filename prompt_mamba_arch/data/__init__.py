@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from prompt_mamba_arch.data.image_source import ImageSource, decode, to_float, to_tensor
+from prompt_mamba_arch.data.kinds import KINDS
 
-__all__ = ["ImageSource", "decode", "to_float", "to_tensor"]
+__all__ = ["KINDS", "ImageSource", "decode", "to_float", "to_tensor"]

@@ -65,7 +65,6 @@ class ImageSource:
             raise UserError(f"io_backend type '{self.backend}' is not known; use disk or lmdb")
         self._lmdb_options = backend
         self._client: FileClient | None = None
-        self._client_pid: int | None = None
         if keys is None:
             self.keys = tuple(sorted(self._paths))
         else:
@@ -86,7 +85,7 @@ class ImageSource:
 
     def __getstate__(self) -> dict:
         # an open LMDB cannot travel to another process; it is opened again at the first read there
-        return {**self.__dict__, "_client": None, "_client_pid": None}
+        return {**self.__dict__, "_client": None}
 
     def path(self, key: str) -> str:
         """The file of `key`. In a LMDB: the root, the key and ".png", as its meta_info.txt names the image."""
@@ -116,12 +115,13 @@ class ImageSource:
 
     def read_entry(self, key: str) -> bytes | None:
         """The bytes that a LMDB stores under `key`, which need not be an image; None if there are none."""
-        if self._client is None or self._client_pid != os.getpid():  # a forked worker opens its own
+        # A forked worker goes on with what its parent opened: LMDB refuses to open a path twice, and reading without
+        # locks (BasicSR's default) shares nothing that a fork could break.
+        if self._client is None:
             try:
                 self._client = FileClient("lmdb", db_paths=[self.root], client_keys=["images"], **self._lmdb_options)
             except Exception as error:  # lmdb.Error, or ImportError where lmdb is not installed
                 raise UserError(f"{self.label}: cannot open the LMDB {self.root}: {error}") from None
-            self._client_pid = os.getpid()
         try:
             return self._client.get(key, "images")
         except UnicodeEncodeError:  # BasicSR's client encodes keys as ASCII
