@@ -55,7 +55,7 @@ def test_windows_line_ends_byte_order_mark_and_blank_lines(tmp_path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"key": "x", "prompts": ["p"]', "not a JSON object (Expecting ',' delimiter at column 31)"),
+        ('{"key": "x", "prompts": ["p"]', "not a JSON object (Expecting ',' delimiter at column 30)"),
         ("[1]", 'not a JSON object like {"key": "0001"'),
         ('{"prompts": ["p"]}', "the field 'key' is missing"),
         ('{"key": "x"}', "the field 'prompts' is missing"),
