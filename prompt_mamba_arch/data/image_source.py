@@ -15,8 +15,8 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from basicsr.utils import FileClient
 
+from prompt_mamba_arch.compat.data import lmdb_environment
 from prompt_mamba_arch.errors import UserError, check_keys, did_you_mean
 
 __all__ = ["EXTENSIONS", "ImageSource", "decode", "key_of", "read_meta_info", "to_float", "to_tensor"]
@@ -33,14 +33,14 @@ class ImageSource:
     Args:
         root: a folder of images (searched with its sub-folders; hidden files are skipped) or a LMDB folder.
         io_backend: BasicSR's option, `{"type": "disk"}` (default) or `{"type": "lmdb"}`, the latter also with
-            `readonly`, `lock`, `readahead`. It is copied, never changed.
+            `readahead`. It is copied, never changed.
         keys: the keys to keep, in the order to keep them in; default all, sorted.
         label: the option that named the root, for messages ("dataroot_gt").
 
     Raises:
         UserError: the root or a wanted key does not exist, or two files share a key.
 
-    A source holds no open file until the first read, and it can be pickled at any time.
+    A source holds no open file, so it can be pickled and survives a fork at any time.
     """
 
     def __init__(
@@ -59,12 +59,11 @@ class ImageSource:
             check_keys(backend, (), "io_backend (type: disk)")
             self._paths = _scan_folder(self.root, label)
         elif self.backend == "lmdb":
-            check_keys(backend, ("readonly", "lock", "readahead"), "io_backend (type: lmdb)")
+            check_keys(backend, ("readahead",), "io_backend (type: lmdb)")
             self._paths = _scan_lmdb(self.root, label)
         else:
             raise UserError(f"io_backend type '{self.backend}' is not known; use disk or lmdb")
-        self._lmdb_options = backend
-        self._client: FileClient | None = None
+        self._readahead = bool(backend.get("readahead", False))
         if keys is None:
             self.keys = tuple(sorted(self._paths))
         else:
@@ -82,10 +81,6 @@ class ImageSource:
 
     def __contains__(self, key: str) -> bool:
         return key in self._paths
-
-    def __getstate__(self) -> dict:
-        # an open LMDB cannot travel to another process; it is opened again at the first read there
-        return {**self.__dict__, "_client": None}
 
     def path(self, key: str) -> str:
         """The file of `key`. In a LMDB: the root, the key and ".png", as its meta_info.txt names the image."""
@@ -115,17 +110,8 @@ class ImageSource:
 
     def read_entry(self, key: str) -> bytes | None:
         """The bytes that a LMDB stores under `key`, which need not be an image; None if there are none."""
-        # A forked worker goes on with what its parent opened: LMDB refuses to open a path twice, and reading without
-        # locks (BasicSR's default) shares nothing that a fork could break.
-        if self._client is None:
-            try:
-                self._client = FileClient("lmdb", db_paths=[self.root], client_keys=["images"], **self._lmdb_options)
-            except Exception as error:  # lmdb.Error, or ImportError where lmdb is not installed
-                raise UserError(f"{self.label}: cannot open the LMDB {self.root}: {error}") from None
-        try:
-            return self._client.get(key, "images")
-        except UnicodeEncodeError:  # BasicSR's client encodes keys as ASCII
-            return None
+        with lmdb_environment(self.root, readahead=self._readahead).begin() as transaction:
+            return transaction.get(key.encode("utf-8"))
 
     def read(self, key: str) -> np.ndarray:
         """The image of `key` as `(H, W, 3)` RGB, uint8 or uint16; see `decode`."""
