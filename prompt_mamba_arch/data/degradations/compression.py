@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from prompt_mamba_arch.data.degradations.spec import Choice, Degradation, Number, position
+from prompt_mamba_arch.data.degradations.spec import Choice, Degradation, Number
 
 __all__ = ["JPEG"]
 
@@ -33,8 +33,9 @@ def _severity(p: dict) -> float:
     # Damage grows with the quantiser's step, which libjpeg takes as 5000 / quality below 50 and 200 - 2 quality above.
     quality = p["quality"] if p["format"] == "jpeg" else min(p["quality"] + 12, 100)  # WebP does more with the same
     step = 50 / quality if quality < 50 else 2 - quality / 50
+    # 4:2:0 loses colour detail at any quality
     colour = {"4:2:0": 0.03, "4:2:2": 0.015, "4:4:4": 0.0}[p["chroma"]] if p["format"] == "jpeg" else 0.03
-    return min(position(np.log2(max(step, 0.2)), np.log2(0.2), np.log2(5.5)) * 0.97 + colour, 1.0)
+    return (1 - colour) * (1 - float(np.exp(-0.4 * step))) + colour
 
 
 JPEG = Degradation(

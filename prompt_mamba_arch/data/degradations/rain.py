@@ -24,19 +24,18 @@ def _streaks(h: int, w: int, p: dict, layer: int, rng: np.random.Generator) -> n
     place, shape = rng.random((2, count)), rng.random((2, count))
     tilt = np.deg2rad(p["angle"] + 2.5 * rng.standard_normal(count))
     order = np.argsort(shape[0], kind="stable")  # the bright ones over the faint
-    bright = 0.25 + 0.75 * shape[0][order] ** 1.5
+    bright = 0.3 + 0.7 * shape[0][order]
     half = 0.5 * length * (0.35 + 0.5 * shape[1][order])
     y, x = place[0][order] * (h + 2 * margin), place[1][order] * (w + 2 * margin)
     dy, dx = half * np.cos(tilt), half * np.sin(tilt)
     # whole numbers with 4 fractional bits, as cv2.line takes them
     ends = np.round(16 * np.stack([x - dx, y - dy, x + dx, y + dy], axis=1)).astype(int).tolist()
     canvas = np.zeros((h + 2 * margin, w + 2 * margin), np.uint8)
-    thickness = max(1, round(width))
+    thickness = max(1, int(width))
     for (x0, y0, x1, y1), value in zip(ends, np.round(255 * bright).astype(int).tolist()):
         cv2.line(canvas, (x0, y0), (x1, y1), value, thickness, cv2.LINE_AA, 4)
     streaks = canvas.astype(np.float32) / np.float32(255)
-    if thickness > width:  # thinner than a pixel: fainter
-        streaks *= np.float32(width)
+    streaks *= np.float32(min(1.0, width / (thickness + 0.5)))  # drawn half a pixel broader: fainter in return
     # a drop falls during the exposure: the ends fade, all in one direction
     taper = max(1.0, 0.3 * length)
     kernel = _line_kernel(taper, np.deg2rad(p["angle"]))
@@ -74,16 +73,16 @@ def _apply(image: np.ndarray, p: dict, rng: np.random.Generator) -> np.ndarray:
 
 def _severity(p: dict) -> float:
     wet = p["amount"] * 1e-4 * p["length"] * (0.3 + p["width"]) * p["brightness"]
-    hidden = 1 - (1 - p["veil"]) * np.exp(-1.1 * wet * (0.8 + 0.2 * p["layers"]))
-    return min(1.0, 1.6 * float(hidden) ** 0.9)
+    hidden = 1 - (1 - p["veil"]) * np.exp(-2.2 * wet * (0.8 + 0.2 * p["layers"]))
+    return min(1.0, 1.35 * float(hidden) ** 0.9)
 
 
 RAIN = Degradation(
     kind="rain",
     params={
-        "amount": Number(1, 300, (8, 50), 25, log=True),  # streaks of the nearest layer's size in 100 x 100 px
-        "length": Number(3, 150, (12, 45), 25),  # px
-        "width": Number(0.3, 8, (0.8, 2.2), 1.2),  # px
+        "amount": Number(1, 300, (12, 60), 28, log=True),  # streaks of the nearest layer's size in 100 x 100 px
+        "length": Number(3, 150, (16, 50), 28),  # px
+        "width": Number(0.3, 8, (0.7, 1.6), 1.0),  # px
         "angle": Number(-80, 80, (-35, 35), 10),  # degrees from the vertical
         "brightness": Number(0.05, 1, (0.45, 0.95), 0.7),  # opacity of the brightest streaks
         "layers": Number(1, 5, (1, 3), 2, integer=True),
