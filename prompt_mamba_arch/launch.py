@@ -26,8 +26,8 @@ def default_root() -> Path:
 def _speaks_for(line: str) -> bool:
     """Whether this process is the one of a distributed run that prints `line`.
 
-    Once the processes know each other, the first that comes with a line prints it (all may have the same mistake, or one
-    alone a corrupt image). Before, they read the same option file: the first of each machine speaks.
+    Once the processes know each other, the first that comes with a line prints it (all may have the same mistake, or
+    one alone a corrupt image). Before, they read the same option file: the first of each machine speaks.
     """
     if dist.is_available() and dist.is_initialized():
         with contextlib.suppress(Exception):  # the store may be gone with its process; rather twice than never
@@ -53,11 +53,7 @@ def launch(pipeline: Callable[[str], None], what: str, argv: Sequence[str] | Non
     before = sys.argv
     try:
         parser = options.option_parser(description=what, allow_abbrev=False)
-        parser.add_argument(
-            "--root",
-            metavar="DIR",
-            help="receives experiments/, results/, tb_logger/ (default: the clone or this folder)",
-        )
+        parser.add_argument("--root", metavar="DIR", help="folder for experiments/, results/ and tb_logger/")
         root = parser.parse_args(argv).root
         root = Path(root).expanduser().resolve() if root else default_root()
         # BasicSR parses sys.argv itself and copies it into the run's option file

@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 import torch
 
+import prompt_mamba_arch  # noqa: F401  mends BasicSR, which test modules import before anything of ours
+
 torch.set_num_threads(1)
 
 

@@ -37,7 +37,7 @@ def load_plain(path: str | os.PathLike, what: str) -> dict:
     except Exception as exc:  # RuntimeError, UnpicklingError, EOFError, KeyError ...: it depends on the damage
         if start.startswith(b"version https://git-lfs"):
             why = "is a Git LFS pointer; run git lfs pull"
-        elif "Unsupported" in str(exc) or "GLOBAL" in str(exc):
+        elif start.startswith((b"PK", b"\x80")) and ("Unsupported" in str(exc) or "GLOBAL" in str(exc)):
             why = "holds other things than tensors and plain values, which could run code"
         else:
             why = f"is damaged or no PyTorch file ({one_line(exc)[:120]})"

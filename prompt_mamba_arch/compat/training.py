@@ -89,12 +89,13 @@ def mend_setup_schedulers() -> None:
     steps without an argument are known by their names here; NAFNet's TrueCosineAnnealingLR is torch's
     CosineAnnealingLR."""
     lr_scheduler.CosineAnnealingRestartCyclicLR = CosineAnnealingRestartCyclicLR
-    base = torch.optim.lr_scheduler._LRScheduler
+    base = torch.optim.lr_scheduler.LRScheduler
+    left_out = ("LRScheduler", "_LRScheduler", "ReduceLROnPlateau")
     known = {
         name: thing
         for module in (torch.optim.lr_scheduler, lr_scheduler)
         for name, thing in vars(module).items()
-        if inspect.isclass(thing) and issubclass(thing, base) and thing is not base and name != "ReduceLROnPlateau"
+        if inspect.isclass(thing) and issubclass(thing, base) and name not in left_out
     }
     known["MultiStepLR"] = lr_scheduler.MultiStepRestartLR  # as in BasicSR, whose option files say MultiStepLR
     known["TrueCosineAnnealingLR"] = torch.optim.lr_scheduler.CosineAnnealingLR
