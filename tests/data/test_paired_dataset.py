@@ -7,6 +7,7 @@ import pickle
 import random
 import shutil
 
+import prompt_mamba_arch  # noqa: F401  isort: skip  (BasicSR can be imported only after it)
 import cv2
 import numpy as np
 import pytest

@@ -1,0 +1,1 @@
+"""Metrics that BasicSR does not have. Every module here registers with BasicSR; PSNR, SSIM and NIQE stay BasicSR's."""
