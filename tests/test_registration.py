@@ -61,8 +61,8 @@ def test_clash_names_both_owners():
     with pytest.raises(UserError) as raised:
         registry.register(thing("PromptMamba", "prompt_mamba_arch.archs.prompt_mamba_arch"))
     assert str(raised.value) == (
-        "prompt_mamba_arch.archs.prompt_mamba_arch registers the arch 'PromptMamba', but their_plugin.archs.net already "
-        "owns that name; import only one of the two packages"
+        "prompt_mamba_arch.archs.prompt_mamba_arch registers the arch 'PromptMamba', but their_plugin.archs.net "
+        "already owns that name; import only one of the two packages"
     )
     assert registry.get("PromptMamba").__module__ == "their_plugin.archs.net"
 
