@@ -14,7 +14,7 @@ from prompt_mamba_arch.data.degradations.recipe import (
     severity,
     severity_word,
 )
-from prompt_mamba_arch.data.degradations.render import every_target, render
+from prompt_mamba_arch.data.degradations.render import every_target, render, render_pair
 from prompt_mamba_arch.data.degradations.resample import matlab_downscale, resize
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "kinds_of",
     "matlab_downscale",
     "render",
+    "render_pair",
     "resize",
     "sample_recipe",
     "sample_step",

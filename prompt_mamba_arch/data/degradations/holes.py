@@ -13,9 +13,9 @@ from prompt_mamba_arch.data.degradations.spec import Choice, Degradation, Number
 __all__ = ["HOLES"]
 
 # share of the picture covered at amount 0 and at amount 1
-_COVER = {"brush": (0.01, 0.35), "blocks": (0.01, 0.35), "text": (0.01, 0.18), "scratches": (0.004, 0.07)}
+_COVER = {"brush": (0.01, 0.35), "blocks": (0.01, 0.35), "text": (0.01, 0.13), "scratches": (0.004, 0.07)}
 # thin holes strike the eye more than their area says
-_SEEN = {"brush": 1.0, "blocks": 1.0, "text": 1.3, "scratches": 2.0}
+_SEEN = {"brush": 1.0, "blocks": 1.0, "text": 1.6, "scratches": 2.0}
 _WORDS = (
     "SAMPLE", "PREVIEW", "PROOF", "COPY", "DRAFT", "do not copy", "all rights reserved", "12.08.1997", "23:41",
     "2004-05-17", "IMG_2041", "DSC_0386", "photo", "studio", "www.example.com", "Lorem ipsum dolor", "sit amet",
@@ -90,8 +90,9 @@ def _text(h: int, w: int, cover: float, rng: np.random.Generator) -> np.ndarray:
     pen = ImageDraw.Draw(canvas)
     mask = np.zeros((h, w), np.uint8)
     taken: list[tuple] = []
-    for _ in range(60):
-        size = max(6, round(side * (0.06 + 0.1 * rng.random())))
+    for attempt in range(150):
+        smaller = 1 - attempt / 200  # as the gaps that are left
+        size = max(6, round(side * smaller * (0.06 + 0.1 * rng.random())))
         text = _WORDS[int(rng.random() * len(_WORDS))]
         y, x = rng.random(2)
         spot = ((reach - w) / 2 + w * (x * 1.1 - 0.3), (reach - h) / 2 + h * (y * 1.1 - 0.1))

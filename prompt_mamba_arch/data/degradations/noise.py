@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+from scipy.special import ndtr
 
 from prompt_mamba_arch.data.degradations.light import to_display, to_linear
 from prompt_mamba_arch.data.degradations.spec import Choice, Degradation, Number, position
@@ -15,15 +16,27 @@ __all__ = ["NOISE", "poisson_quantile"]
 
 
 def poisson_quantile(mean: np.ndarray, z: np.ndarray) -> np.ndarray:
-    """Poisson counts for standard normal draws z, by the Cornish-Fisher expansion of the quantile function.
+    """Poisson counts of these means for standard normal draws z: the quantile of z's probability, float32.
 
     A rejection sampler would use up more or fewer random numbers as the image changes; here draw and pixel stay
-    together, so the noise of one recipe is the same on the clean and on the blurred image. Within 1 count of the exact
-    quantile for |z| < 4 at any mean (DiDonato & Morris style expansion to third order).
+    together, so the noise of one recipe is the same on the clean and on the blurred image. Below a mean of 3 by summing
+    probabilities, above by the Cornish-Fisher expansion to third order, which is within 1 count of the exact quantile.
     """
-    root = np.sqrt(np.maximum(mean, 1e-6))
-    count = mean + root * z + (z * z - 1) / 6 - (z * z * z - 7 * z) / (72 * np.maximum(root, 0.3))
-    return np.maximum(np.round(count), 0).astype(np.float32)
+    mean, z = np.asarray(mean, np.float32), np.asarray(z, np.float32)
+    root = np.sqrt(np.maximum(mean, 1))
+    count = np.round(mean + root * z + (z * z - 1) / 6 - (z * z * z - 7 * z) / (72 * root))
+    few = mean < 3
+    if few.any():
+        share, m = ndtr(z[few]), mean[few]
+        probability = np.exp(-m)
+        below = probability.copy()
+        exact = np.zeros_like(m)
+        for n in range(1, 14):
+            exact += share > below
+            probability *= m / np.float32(n)
+            below += probability
+        count[few] = exact
+    return np.maximum(count, 0)
 
 
 def _apply(image: np.ndarray, p: dict, rng: np.random.Generator) -> np.ndarray:

@@ -72,9 +72,9 @@ def _apply(image: np.ndarray, p: dict, rng: np.random.Generator) -> np.ndarray:
 
 
 def _severity(p: dict) -> float:
-    wet = p["amount"] * 1e-4 * p["length"] * (0.3 + p["width"]) * p["brightness"]
-    hidden = 1 - (1 - p["veil"]) * np.exp(-2.2 * wet * (0.8 + 0.2 * p["layers"]))
-    return min(1.0, 1.35 * float(hidden) ** 0.9)
+    wet = p["amount"] * 1e-4 * p["length"] * p["width"] * p["brightness"]
+    hidden = 1 - (1 - p["veil"]) ** 1.2 * float(np.exp(-1.6 * wet * (0.9 + 0.05 * p["layers"])))
+    return min(1.0, 1.5 * hidden**0.85)
 
 
 RAIN = Degradation(

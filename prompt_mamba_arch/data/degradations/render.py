@@ -12,7 +12,7 @@ from prompt_mamba_arch.data.degradations.recipe import DEGRADATIONS, check_recip
 from prompt_mamba_arch.data.kinds import KINDS
 from prompt_mamba_arch.errors import check_keys
 
-__all__ = ["every_target", "render"]
+__all__ = ["every_target", "render", "render_pair"]
 
 
 def render(image: np.ndarray, recipe: str | Sequence[Mapping[str, Any]], without: Collection[str] = ()) -> np.ndarray:
@@ -39,6 +39,14 @@ def render(image: np.ndarray, recipe: str | Sequence[Mapping[str, Any]], without
     return _render(_checked(image), _steps(recipe, without), {})
 
 
+def render_pair(
+    image: np.ndarray, recipe: str | Sequence[Mapping[str, Any]], without: Collection[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """`(render(image, recipe), render(image, recipe, without))`; what both have in common at the start is done once."""
+    image, memory = _checked(image), {}
+    return _render(image, _steps(recipe, ()), memory), _render(image, _steps(recipe, without), memory)
+
+
 def every_target(image: np.ndarray, recipe: str | Sequence[Mapping[str, Any]]) -> dict[frozenset[str], np.ndarray]:
     """{kinds removed: render(image, recipe, without=kinds removed)} for every subset of the recipe's kinds, the empty
     one (the degraded image) first and all kinds (the clean image) last. 2**n images, steps in common rendered once."""
@@ -58,7 +66,7 @@ def _checked(image: np.ndarray) -> np.ndarray:
         raise ValueError(f"an image must be an (H, W, 3) float32 array, not {found}")
     if image.size == 0 or not (image.min() >= 0 and image.max() <= 1):  # also refuses NaN
         raise ValueError("an image must have pixels, all in [0, 1]")
-    return image
+    return np.ascontiguousarray(image)
 
 
 def _steps(recipe: str | Sequence[Mapping[str, Any]], without: Collection[str]) -> list[dict]:
