@@ -628,6 +628,13 @@ def test_broken_image_is_named(paired_folders):
         assert str(raised.value) == f"corrupt image {str(bad)!r} (lq)"
 
 
+def test_option_that_a_sample_needs_is_named(paired_folders):
+    opt = paired(paired_folders)
+    opt["use_flip"] = opt.pop("use_hflip")  # as older option files call it
+    with pytest.raises(UserError, match="dataset 'photos' lacks 'use_hflip'"):
+        build_dataset(opt)[0]
+
+
 def test_dataset_that_cannot_be_built_is_named(paired_folders):
     (paired_folders.lq / paired_folders.names[0]).unlink()
     with pytest.raises(

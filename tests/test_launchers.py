@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import socket
 import subprocess
 import sys
@@ -359,7 +358,7 @@ def test_killed_run_continues_from_its_last_whole_state(place, monkeypatch, tmp_
             assert process.poll() is None and time.time() < deadline, process.communicate()[1][-2000:]
             time.sleep(0.05)
     finally:
-        process.send_signal(signal.SIGKILL)
+        process.kill()  # SIGKILL
         process.communicate()
     states = sorted((run / "training_states").iterdir(), key=lambda path: int(path.stem))
     states[-1].write_bytes(states[-1].read_bytes()[:1000])

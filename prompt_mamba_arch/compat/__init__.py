@@ -9,6 +9,7 @@ Each mend is one small function whose docstring says the symptom:
     processes.py  processes and devices: gloo, SLURM, DDP on a CPU, a clean end, one log file per run
     resume.py     --auto_resume, resume_state and pretrained networks
     training.py   optimizers, learning rates, epochs, metrics
+    order.py      the order of the training data, and each sample's random draws
     data.py       prefetching, LMDB, JPEG quality, broken images
 """
 
@@ -33,9 +34,9 @@ def apply() -> None:
     imports.require_basicsr()
 
     # these import basicsr, which is possible only now
-    from prompt_mamba_arch.compat import data, options, processes, resume, training
+    from prompt_mamba_arch.compat import data, options, order, processes, resume, training
 
-    for module in (imports, options, processes, resume, training, data):
+    for module in (imports, options, processes, resume, training, data, order):
         for mend in module.MENDS:
             mend()
     _applied = True

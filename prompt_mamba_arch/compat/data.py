@@ -193,7 +193,7 @@ def mend_lmdb() -> None:
 # -------------------------------------------------------------------------------------------------- broken input
 
 
-def mend_broken_images() -> None:
+def mend_broken_samples() -> None:
     """A file that is no image is "'NoneType' object has no attribute 'astype'", in BasicSR's image datasets: without
     its path."""
 
@@ -202,6 +202,10 @@ def mend_broken_images() -> None:
         def __getitem__(self: object, index: int) -> dict:
             try:
                 return original(self, index)
+            except KeyError as exc:
+                if exc.args[0] in self.opt:
+                    raise
+                raise UserError(f"dataset {self.opt['name']!r} lacks {exc.args[0]!r}") from exc
             except (AttributeError, cv2.error) as exc:
                 paths = self.paths[index]
                 for kind in kinds:
@@ -244,4 +248,4 @@ def mend_build_dataset() -> None:
         module.build_dataset = around(module.build_dataset)
 
 
-MENDS = (mend_jpeg_quality, mend_prefetch, mend_lmdb, mend_broken_images, mend_build_dataset)
+MENDS = (mend_jpeg_quality, mend_prefetch, mend_lmdb, mend_broken_samples, mend_build_dataset)

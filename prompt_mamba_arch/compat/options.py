@@ -75,7 +75,7 @@ def read_option_file(path: str | os.PathLike) -> OrderedDict:
     if not path.is_file():
         raise UserError(f"-opt: there is no option file {str(path)!r}")
     try:
-        opt = yaml.load(path.read_text(encoding="utf-8"), Loader=OptionLoader)
+        opt = yaml.load(path.read_text(encoding="utf-8-sig"), Loader=OptionLoader)
     except UnicodeDecodeError:
         raise UserError(f"{path}: an option file must be UTF-8 text") from None
     except yaml.YAMLError as exc:

@@ -100,7 +100,8 @@ def _close_log() -> None:
 
 
 def _leave_process_group() -> None:
-    if dist.is_available() and dist.is_initialized():
+    # with nccl as BasicSR: a barrier there would fail after ten minutes, while rank 0 may still validate
+    if dist.is_available() and dist.is_initialized() and dist.get_backend() == "gloo":
         dist.barrier()
         dist.destroy_process_group()
 
