@@ -122,6 +122,8 @@ def check_kinds(kinds: Iterable[str] | Mapping[str, float] | None) -> dict[str, 
     for kind, weight in given.items():
         if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 <= weight < float("inf"):
             raise UserError(f"the weight of {kind} in kinds must be a number from 0 on, not {weight!r}")
+    if not any(given.values()):
+        raise UserError("kinds: none is given, or all have weight 0")
     return {kind: float(given[kind]) for kind in (*KINDS, "none") if kind in given}
 
 
