@@ -332,7 +332,7 @@ def test_left_out_parameters_have_defaults(image):
 
 # (kind, what is fixed, parameter, from slight to heavy)
 GROWING = [
-    *[("noise", {"model": m}, "sigma", (4, 8, 15, 25, 35, 49)) for m in ("gaussian", "poisson", "camera", "film")],
+    *[("noise", {"model": m}, "sigma", (4, 8, 15, 25, 35, 45)) for m in ("gaussian", "poisson", "camera", "film")],
     *[("defocus", {"shape": s}, "radius", (0.8, 1.5, 2.5, 4, 6)) for s in ("disc", "gaussian")],
     *[("motion", {"path": s, "angle": 30}, "length", (3, 6, 10, 16, 30)) for s in ("shake", "line")],
     *[("jpeg", {"format": f}, "quality", (90, 70, 45, 25, 10)) for f in ("jpeg", "webp")],

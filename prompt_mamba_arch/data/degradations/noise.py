@@ -120,14 +120,16 @@ def _film_leaves(sigma: float) -> float:
 
 
 def _severity(p: dict) -> float:
-    return position(p["sigma"], 0, 50)
+    # coarse noise strikes the eye more than fine noise of the same variance
+    coarse = {"gaussian": 1.0, "poisson": 1.0, "camera": 1.1 + 0.4 * p["blotch"], "film": 1.1}[p["model"]]
+    return position(p["sigma"] * coarse, 0, 50)
 
 
 NOISE = Degradation(
     kind="noise",
     params={
         "model": Choice(("gaussian", "poisson", "camera", "film"), (3, 2, 4, 1), "gaussian"),
-        "sigma": Number(0, 100, (5, 50), 25),
+        "sigma": Number(0, 100, (5, 50), 25, log=True),
         # the share of the variance at mid-grey that does not depend on the signal
         "read": Number(0, 1, (0.05, 0.4), 0.2, only={"model": ("poisson", "camera")}),
         "red_gain": Number(1, 4, (1.2, 2.4), 1.8, only={"model": ("camera",)}),

@@ -41,7 +41,7 @@ def _streaks(h: int, w: int, p: dict, layer: int, rng: np.random.Generator) -> n
     kernel = _line_kernel(taper, np.deg2rad(p["angle"]))
     streaks = cv2.filter2D(streaks, -1, kernel, borderType=cv2.BORDER_CONSTANT)
     if layer == 0 and p["layers"] > 1:  # nearer than the focus
-        streaks = cv2.GaussianBlur(streaks, (0, 0), 0.4 + 0.25 * width, borderType=cv2.BORDER_CONSTANT)
+        streaks = cv2.GaussianBlur(streaks, (0, 0), 0.25 + 0.2 * width, borderType=cv2.BORDER_CONSTANT)
     return streaks[margin : margin + h, margin : margin + w] * np.float32(p["brightness"] * 0.88**layer)
 
 
@@ -82,7 +82,7 @@ RAIN = Degradation(
     params={
         "amount": Number(1, 300, (12, 60), 28, log=True),  # streaks of the nearest layer's size in 100 x 100 px
         "length": Number(3, 150, (16, 50), 28),  # px
-        "width": Number(0.3, 8, (0.7, 1.6), 1.0),  # px
+        "width": Number(0.3, 8, (0.6, 1.4), 1.0),  # px
         "angle": Number(-80, 80, (-35, 35), 10),  # degrees from the vertical
         "brightness": Number(0.05, 1, (0.45, 0.95), 0.7),  # opacity of the brightest streaks
         "layers": Number(1, 5, (1, 3), 2, integer=True),
