@@ -236,6 +236,8 @@ def _check_types(opt: Mapping, is_train: bool) -> None:
         model = MODEL_REGISTRY.get(opt["model_type"])
     except UnknownName as exc:
         raise UserError(f"model_type: {exc}") from None
+    if hasattr(model, "check_options"):  # a model may know more about its sections
+        model.check_options(opt, is_train)
     if issubclass(model, SRModel) and "network_g" not in opt:
         raise UserError(f"the option file has no section 'network_g'{did_you_mean('network_g', opt)}")
     for key, section in opt.items():

@@ -77,8 +77,8 @@ class Reproducible(Dataset):
 def _one_seed(opt: dict, state: dict | None) -> None:
     """The seed that the run began with, in all processes: without `manual_seed` BasicSR takes a random one in each, and
     another one when resuming."""
-    seed = opt["manual_seed"]
-    if opt["dist"]:
+    seed = opt.get("manual_seed")
+    if opt.get("dist"):
         seeds = [seed]
         dist.broadcast_object_list(seeds)
         seed = seeds[0]
@@ -113,7 +113,7 @@ def mend_data_order() -> None:
 
     def create_train_val_dataloader(opt: dict, logger: object) -> tuple:
         train_loader, train_sampler, *rest = create(opt, logger)
-        train_sampler.seed = opt["manual_seed"]
+        train_sampler.seed = opt["manual_seed"] or 0
         if opt.get("resumed"):
             epoch, iteration = opt["resumed"]["epoch"], opt["resumed"]["iter"]
             batches = iteration - epoch * len(train_loader)

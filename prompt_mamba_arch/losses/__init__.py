@@ -1,0 +1,1 @@
+"""Losses that register with BasicSR; option files name them beside BasicSR's own."""

@@ -1,0 +1,551 @@
+"""PromptTwoPhaseModel step by step, with a network of a few hundred parameters."""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+from collections import OrderedDict
+from types import SimpleNamespace
+
+import pytest
+import torch
+from basicsr.models import build_model
+from basicsr.utils.registry import ARCH_REGISTRY
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+from prompt_mamba_arch.errors import UserError
+from prompt_mamba_arch.models import checkpoint
+from prompt_mamba_arch.models.two_phase_options import check_options
+from prompt_mamba_arch.models.validation import _means
+
+DIM = 384  # of the default text encoder
+
+
+@ARCH_REGISTRY.register()
+class StubPromptNet(nn.Module):
+    """Has what the model looks for in a network: prompts, text parameters, config, and buffers."""
+
+    def __init__(self, *, dim: int = 4, text_dim: int = DIM):
+        super().__init__()
+        self.config = {"dim": dim, "text_dim": text_dim}
+        self.body = nn.Conv2d(3, dim, 3, padding=1)
+        self.norm = nn.BatchNorm2d(dim)
+        self.tail = nn.Conv2d(dim, 3, 3, padding=1)
+        self.text_null = nn.Parameter(torch.full((text_dim,), 0.02))
+        self.text_shift = nn.Linear(text_dim, dim)
+        self.seen = None
+
+    def text_parameters(self):
+        return (name for name, _ in self.named_parameters() if name.startswith("text_"))
+
+    def forward(self, x, prompt=None):
+        self.seen = prompt
+        if prompt is None:
+            prompt = x.new_zeros(len(x), len(self.text_null))
+        prompt = torch.where((prompt == 0).all(1, keepdim=True), self.text_null, prompt)
+        shift = self.text_shift(prompt)[..., None, None]
+        return x + self.tail(torch.relu(self.norm(self.body(x)) + shift))
+
+
+@ARCH_REGISTRY.register()
+class StubPlainNet(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Conv2d(3, 3, 3, padding=1)
+
+    def forward(self, x):
+        return self.body(x)
+
+
+def options(folder, phase: str = "finetune", **train) -> OrderedDict:
+    train = {key: value for key, value in train.items() if value is not ...}
+    train.setdefault("ema_decay", 0.5)
+    return OrderedDict(
+        name="stub",
+        model_type="PromptTwoPhaseModel",
+        scale=1,
+        num_gpu=0,
+        manual_seed=3,
+        datasets=OrderedDict(train=OrderedDict(name="pairs", batch_size_per_gpu=4)),
+        network_g=OrderedDict(type="StubPromptNet"),
+        path=OrderedDict(
+            pretrain_network_g=None,
+            models=str(folder),
+            training_states=str(folder),
+            visualization=str(folder / "visualization"),
+        ),
+        train=OrderedDict(
+            phase=phase,
+            optim_g=OrderedDict(type="AdamW", lr=1e-2, weight_decay=0.0),
+            scheduler=OrderedDict(type="MultiStepLR", milestones=[100], gamma=0.5),
+            total_iter=10,
+            pixel_opt=OrderedDict(type="L1Loss"),
+            **train,
+        ),
+        val=OrderedDict(val_freq=5, save_img=False),
+        dist=False,
+        is_train=True,
+        rank=0,
+        world_size=1,
+    )
+
+
+def build(opt, seed: int = 0):
+    torch.manual_seed(seed)
+    return build_model(copy.deepcopy(opt))
+
+
+def batch(size: int = 4, prompts=("remove the noise", "sharpen it"), seed: int = 0) -> dict:
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        "lq": torch.rand(size, 3, 12, 12, generator=generator),
+        "gt": torch.rand(size, 3, 12, 12, generator=generator),
+        "prompt": [prompts[i % len(prompts)] for i in range(size)],
+        "lq_path": [f"{i}.png" for i in range(size)],
+    }
+
+
+def steps(model, count: int = 3, start: int = 1, **kwargs) -> list[float]:
+    losses = []
+    for iteration in range(start, start + count):
+        model.update_learning_rate(iteration)
+        model.feed_data(batch(seed=iteration, **kwargs))
+        model.optimize_parameters(iteration)
+        losses.append(model.get_current_log()["l_pix"])
+    return losses
+
+
+def weights(net) -> dict:
+    return {name: value.detach().clone() for name, value in net.state_dict().items()}
+
+
+def changed(net, before: dict) -> set[str]:
+    parameters = {name for name, _ in net.named_parameters()}
+    return {name for name, value in net.state_dict().items() if name in parameters and not value.equal(before[name])}
+
+
+# ------------------------------------------------------------------------------------------------------- phases
+
+
+def test_pretrain_reads_no_text_and_leaves_the_text_parameters_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr("prompt_mamba_arch.models.prompt_two_phase_model.TextEncoder", None)
+    model = build(options(tmp_path, "pretrain"))
+    before = weights(model.net_g)
+    steps(model)
+    assert model.net_g.seen is None
+    # a bias before batch normalisation has a gradient of rounding errors only
+    trained = {"body.weight", "norm.weight", "norm.bias", "tail.weight", "tail.bias"}
+    assert changed(model.net_g, before) - {"body.bias"} == trained
+
+
+def test_finetune_gives_each_image_its_prompt(tmp_path):
+    model = build(options(tmp_path))
+    before = weights(model.net_g)
+    steps(model, 1)
+    expected = model.text_encoder.encode(["remove the noise", "sharpen it"] * 2)
+    assert torch.equal(model.net_g.seen, expected)
+    assert {"text_shift.weight", "text_shift.bias", "tail.weight"} <= changed(model.net_g, before)
+    assert "text_null" not in changed(model.net_g, before)  # no image was blind
+
+
+def test_prompt_dropout_makes_samples_blind_in_its_share_and_again_the_same(tmp_path):
+    model = build(options(tmp_path, prompt_dropout=0.25))
+    blind = []
+    for iteration in range(1, 101):
+        model.feed_data(batch())
+        blind.append((model._training_prompts(model._seed_iteration(iteration)) == 0).all(1))
+    assert 0.18 < torch.stack(blind).float().mean() < 0.32
+    model.feed_data(batch())
+    assert torch.equal((model._training_prompts(model._seed_iteration(42)) == 0).all(1), blind[41])
+
+    always = build(options(tmp_path, prompt_dropout=1.0))
+    before = weights(always.net_g)
+    steps(always, 1)
+    assert not always.net_g.seen.any()
+    # every parameter has a gradient also in a batch without any prompt, which DDP insists on
+    assert all(p.grad is not None for p in always.net_g.parameters())
+    assert "text_null" in changed(always.net_g, before)
+
+
+@pytest.mark.parametrize(
+    ("freeze", "moves"),
+    [
+        ("backbone", {"text_shift.weight", "text_shift.bias"}),
+        (["^text_", r"body\.", "norm"], {"tail.weight", "tail.bias"}),
+    ],
+)
+def test_freeze(tmp_path, freeze, moves):
+    opt = options(tmp_path, freeze=freeze)
+    build(options(tmp_path, "pretrain")).save(0, 1)
+    opt["path"]["pretrain_network_g"] = str(tmp_path / "net_g_1.pth")
+    model = build(opt)
+    before = weights(model.net_g)
+    steps(model)
+    assert changed(model.net_g, before) == moves
+
+
+def test_freeze_refuses_what_cannot_be_meant(tmp_path):
+    for freeze, message in (
+        (["nothing_like_it"], "no parameter matches 'nothing_like_it'"),
+        ([""], "nothing is left to train"),
+        ("backbon", "did you mean 'backbone'"),
+        ("tail", r"write freeze: \['tail'\]"),
+        (["("], "no regular expression"),
+        ("backbone", "path.pretrain_network_g"),
+    ):
+        with pytest.raises(UserError, match=message):
+            build(options(tmp_path, freeze=freeze))
+
+
+def test_networks_without_prompts_train_in_phase_pretrain_only(tmp_path):
+    opt = options(tmp_path, "pretrain")
+    opt["network_g"] = OrderedDict(type="StubPlainNet")
+    assert steps(build(opt), 1)
+    opt["train"]["phase"] = "finetune"
+    with pytest.raises(UserError, match="StubPlainNet takes no prompts"):
+        build(opt)
+    opt["network_g"] = OrderedDict(type="StubPromptNet", text_dim=7)
+    with pytest.raises(UserError, match=r"text_dim is 7, but the text encoder .* gives 384"):
+        build(opt)
+
+
+def test_finetune_refuses_a_dataset_without_prompts(tmp_path):
+    model = build(options(tmp_path))
+    data = batch()
+    del data["prompt"]
+    model.feed_data(data)
+    with pytest.raises(UserError, match="'pairs' gives no prompts"):
+        model.optimize_parameters(1)
+
+
+# ------------------------------------------------------------------------------------------------ optimisation
+
+
+def without_norm(opt):
+    """Batch normalisation sees a batch's parts differently; nothing else does."""
+    model = build(opt)
+    for net in (model.net_g, model.net_g_ema):
+        net.norm.eval()
+        net.norm.train = lambda mode=True: None
+    return model
+
+
+def test_accumulated_parts_of_a_batch_equal_the_batch(tmp_path):
+    whole, parts = (without_norm(options(tmp_path, accumulate=n, grad_clip=0.1)) for n in (1, 3))  # 3 of 4: uneven
+    assert steps(whole) == pytest.approx(steps(parts), rel=1e-5)
+    for a, b in zip(whole.net_g.parameters(), parts.net_g.parameters()):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
+
+
+def test_grad_clip_limits_the_norm_and_tells_it(tmp_path):
+    opt = options(tmp_path, grad_clip=0.01)
+    opt["train"]["optim_g"] = OrderedDict(type="SGD", lr=1.0)
+    model = build(opt)
+    before = weights(model.net_g)
+    steps(model, 1)
+    assert model.get_current_log()["grad_norm"] > 0.02
+    moved = math.sqrt(sum((p - before[name]).square().sum().item() for name, p in model.net_g.named_parameters()))
+    assert moved == pytest.approx(0.01, rel=1e-3)
+
+
+def test_ema_follows_parameters_and_buffers(tmp_path):
+    model = build(options(tmp_path, ema_decay=0.75))
+    averaged = weights(model.net_g)
+    for iteration in range(1, 4):
+        steps(model, 1, start=iteration)
+        now = weights(model.net_g)
+        averaged = {
+            name: 0.75 * averaged[name] + 0.25 * now[name] if now[name].is_floating_point() else now[name]
+            for name in now
+        }
+    for name, value in model.net_g_ema.state_dict().items():
+        torch.testing.assert_close(value, averaged[name], rtol=1e-5, atol=1e-6)
+    assert model.net_g_ema.norm.num_batches_tracked == 3
+    assert not any(p.requires_grad for p in model.net_g_ema.parameters())
+
+
+def test_bf16_trains_and_validation_stays_in_float32(tmp_path):
+    model = build(options(tmp_path, amp="bf16"))
+    seen = []
+    model.net_g.body.register_forward_hook(lambda module, args, output: seen.append(output.dtype))
+    model.net_g_ema.body.register_forward_hook(lambda module, args, output: seen.append(output.dtype))
+    full = steps(build(options(tmp_path)), 3)
+    assert steps(model, 3) == pytest.approx(full, rel=0.02)
+    model.feed_data(batch())
+    model.test()
+    assert seen == [torch.bfloat16] * 3 + [torch.float32]
+    assert all(p.dtype == torch.float32 for p in model.net_g.parameters()) and model.output.dtype == torch.float32
+
+
+def test_fp16_on_the_cpu_is_refused(tmp_path):
+    with pytest.raises(UserError, match="fp16 needs a GPU; on the CPU write amp: bf16"):
+        build(options(tmp_path, amp="fp16"))
+
+
+@pytest.mark.parametrize("kind", ["image", "gradient"])
+def test_what_is_not_finite_stops_the_run_and_reaches_no_parameter(tmp_path, kind):
+    model = build(options(tmp_path))
+    steps(model, 2)
+    before, data = weights(model.net_g), batch()
+    if kind == "image":
+        data["gt"][2, 0, 0, 0] = math.nan
+        message = r"iteration 3: l_pix is not finite \(images 2\.png\)"
+    else:
+        model.net_g.tail.weight.register_hook(lambda gradient: gradient * math.inf)
+        message = r"iteration 3: grad_norm is not finite \(images 0\.png, 1\.png"
+    model.feed_data(data)
+    with pytest.raises(UserError, match=message) as caught:
+        model.optimize_parameters(3)
+    assert "\n" not in str(caught.value)
+    assert not changed(model.net_g, before)
+
+
+def test_frequency_loss_is_the_mean_over_real_and_imaginary_parts(tmp_path):
+    model = build(options(tmp_path, frequency_opt=OrderedDict(type="FrequencyLoss", loss_weight=0.1)))
+    steps(model, 1)
+    assert set(model.get_current_log()) == {"l_pix", "l_freq", "grad_norm"}
+    a, b = torch.rand(2, 3, 6, 7), torch.rand(2, 3, 6, 7)
+    spectrum = torch.fft.rfft2(a) - torch.fft.rfft2(b)
+    expected = 0.1 * torch.stack([spectrum.real, spectrum.imag]).abs().mean()
+    torch.testing.assert_close(model.cri_frequency(a, b), expected)
+
+
+# ------------------------------------------------------------------------------------------- files and resuming
+
+
+def test_checkpoint_holds_weights_constructor_arguments_and_phase(tmp_path):
+    model = build(options(tmp_path))
+    steps(model, 1)
+    model.save(0, 1)
+    model.save(-1, -1)
+    assert {file.name for file in tmp_path.iterdir()} == {"net_g_1.pth", "net_g_latest.pth", "1.state"}
+    saved = torch.load(tmp_path / "net_g_latest.pth", weights_only=True)
+    assert set(saved) == {"params", "params_ema", "network_g", "phase"} and saved["phase"] == "finetune"
+    assert saved["network_g"] == {"type": "StubPromptNet", "dim": 4, "text_dim": DIM}
+    arguments = dict(saved["network_g"])
+    net = ARCH_REGISTRY.get(arguments.pop("type"))(**arguments)
+    net.load_state_dict(saved["params_ema"])
+    for name, value in model.net_g_ema.state_dict().items():
+        assert value.equal(saved["params_ema"][name])
+
+
+def test_resumed_run_has_the_losses_it_would_have_had(tmp_path):
+    opt = options(tmp_path, prompt_dropout=0.5, warmup_iter=5)
+    model = build(opt)
+    steps(model, 3)
+    model.best_metric_results = {"set": {}}
+    model.save(0, 3)
+    expected = steps(model, 3, start=4)
+
+    opt["path"].update(pretrain_network_g=str(tmp_path / "net_g_3.pth"), resume_state=str(tmp_path / "3.state"))
+    leftover = tmp_path / ".net_g_4.77-0123abcd.pth"
+    leftover.write_bytes(b"half")
+    resumed = build(opt, seed=99)
+    resumed.resume_training(torch.load(tmp_path / "3.state", weights_only=True))
+    assert steps(resumed, 3, start=4) == expected
+    for a, b in zip(model.net_g_ema.state_dict().values(), resumed.net_g_ema.state_dict().values()):
+        assert a.equal(b)
+    assert resumed.best_metric_results == {"set": {}}
+    assert not leftover.exists()
+
+
+def test_a_state_of_the_other_phase_or_of_another_set_up_is_refused(tmp_path):
+    build(options(tmp_path, "pretrain")).save(0, 1)
+    state = torch.load(tmp_path / "1.state", weights_only=True)
+    model = build(options(tmp_path))
+    with pytest.raises(UserError, match=r"belongs to phase pretrain, but train.phase is finetune; give this run"):
+        model.resume_training(state)
+    foreign = {key: value for key, value in state.items() if key != "phase"}
+    with pytest.raises(UserError, match="not written by PromptTwoPhaseModel"):
+        model.resume_training(foreign)
+    with pytest.raises(UserError, match="does not fit this option file"):
+        model.resume_training({**state, "phase": "finetune"})
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "net_g_latest.pth"
+    checkpoint.write({"params": torch.ones(3)}, path)
+    before = path.read_bytes()
+
+    def full_disk(content, file):
+        file.write(b"half a file")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full_disk)
+    with pytest.raises(OSError):
+        checkpoint.write({"params": torch.zeros(3)}, path)
+    assert path.read_bytes() == before and os.listdir(tmp_path) == [path.name]
+
+
+def test_a_network_that_does_not_fit_is_explained(tmp_path):
+    build(options(tmp_path, "pretrain", ema_decay=...)).save(0, 1)
+    path = tmp_path / "net_g_1.pth"
+    whole = torch.load(path, weights_only=True)
+    opt = options(tmp_path, freeze="backbone")
+    opt["path"]["pretrain_network_g"] = str(path)
+
+    def refused(message: str, content=None, **network) -> None:
+        if content is not None:
+            torch.save(content, path)
+        changed_opt = copy.deepcopy(opt)
+        changed_opt["network_g"].update(network)
+        with pytest.raises(UserError, match=message) as caught:
+            build(changed_opt)
+        assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+    refused(r"other arguments: dim 4 \(here 5\)", dim=5)
+    # BasicSR's own file, of a network without text
+    backbone = {key: value for key, value in whole["params"].items() if not key.startswith("text_")}
+    refused(
+        "none of the 3 text parameters text_null, text_shift.weight, text_shift.bias; .*strict_load_g: false",
+        {"params": backbone},
+    )
+    opt["path"]["strict_load_g"] = False
+    model = build(opt)
+    assert model.net_g.body.weight.equal(whole["params"]["body.weight"])
+    assert model.net_g_ema.body.weight.equal(whole["params"]["body.weight"])  # no params_ema: falls back to params
+    opt["path"]["strict_load_g"] = True
+    refused("has no 'params'", {"state_dict": backbone})
+    refused("does not fit StubPromptNet", {"params": {"foreign": torch.ones(1)}})
+    path.write_bytes(path.read_bytes()[:-200])
+    refused("is truncated")
+
+
+# --------------------------------------------------------------------------------------------------- validation
+
+
+class Images(Dataset):
+    """Six images; two of them have one name, in two folders."""
+
+    def __init__(self, **extra):
+        self.opt = {"name": "six"}
+        self.extra = extra
+
+    def __len__(self):
+        return 6
+
+    def __getitem__(self, index):
+        sample = {name: value[0] for name, value in batch(1, seed=index).items()}
+        sample["key"] = ["a/same", "b/same", "two", "three", "four", "five"][index]
+        sample["lq_path"] = f"/data/{sample['key']}.png"
+        sample.update(self.extra)
+        return {name: value for name, value in sample.items() if value is not None}
+
+
+PSNR = {"type": "calculate_psnr", "crop_border": 0}
+
+
+def validated(opt, dataset=None, save_img: bool = False, model=None):
+    model = model or build(opt)
+    logged = []
+    board = SimpleNamespace(add_scalar=lambda *entry: logged.append(entry))
+    model.validation(DataLoader(dataset or Images()), 5, board, save_img)
+    return model, logged
+
+
+def test_validation_measures_saves_and_remembers_the_best(tmp_path):
+    opt = options(tmp_path)
+    opt["val"]["metrics"] = {"psnr": PSNR, "ssim": {"type": "calculate_ssim", "crop_border": 0}}
+    model, logged = validated(opt, save_img=True)
+    saved = {str(file.relative_to(tmp_path / "visualization")) for file in tmp_path.rglob("*.png")}
+    names = ("two", "three", "four", "five")
+    assert saved == {f"six/{name}/{name}_5.png" for name in names} | {f"six/{f}/same/same_5.png" for f in "ab"}
+    assert [entry[0] for entry in logged] == ["metrics/six/psnr", "metrics/six/ssim"]
+    assert model.best_metric_results["six"]["psnr"] == {"better": "higher", "val": logged[0][1], "iter": 5}
+    assert model.net_g.training and not model.net_g_ema.training
+
+    opt.update(is_train=False, train=None)
+    opt["path"]["visualization"] = str(tmp_path / "results")
+    opt["val"]["suffix"] = "blind"
+    validated(opt, save_img=True)
+    assert (tmp_path / "results/six/a/same_blind.png").is_file() and (tmp_path / "results/six/two_blind.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("phase", "prompt", "expected"),
+    [
+        ("finetune", ..., "remove the noise"),
+        ("finetune", "from_dataset", "remove the noise"),
+        ("finetune", "sharpen the eyes", "sharpen the eyes"),
+        ("finetune", "none", None),
+        ("pretrain", ..., None),
+    ],
+)
+def test_validation_prompts(tmp_path, phase, prompt, expected):
+    opt = options(tmp_path, phase)
+    if prompt is not ...:
+        opt["val"]["prompt"] = prompt
+    model, _ = validated(opt)
+    seen = model.net_g_ema.seen
+    assert seen is None if expected is None else torch.equal(seen, model.text_encoder.encode([expected]))
+
+
+def test_validation_without_truth_or_with_a_perfect_image(tmp_path):
+    opt = options(tmp_path, "pretrain")
+    validated(opt, Images(gt=None))
+    opt["val"]["metrics"] = {"psnr": PSNR}
+    with pytest.raises(UserError, match=r"metrics.psnr needs the true images, and the dataset 'six' has none"):
+        validated(opt, Images(gt=None))
+
+    class OnePerfect(Images):
+        def __getitem__(self, index):
+            sample = super().__getitem__(index)
+            return {**sample, "gt": sample["lq"]} if index == 2 else sample
+
+    def psnr_of(dataset) -> float:
+        model = build(opt)
+        model.net_g_ema.forward = lambda x, prompt=None: x
+        return validated(opt, dataset, model=model)[0].metric_results["psnr"]
+
+    assert 5 < psnr_of(Images()) < 20  # noise against noise
+    assert 20 < psnr_of(OnePerfect()) < 40  # an infinite one among six
+
+
+def test_a_metric_that_is_not_finite_is_left_out_of_the_mean():
+    scores = [(0, {"m": 1.0}), (1, {"m": math.nan}), (2, {"m": 2.0})]
+    assert _means(scores, {"m": {}}, "six") == {"m": 1.5}
+    assert math.isnan(_means(scores[1:2], {"m": {}}, "six")["m"])
+
+
+# ------------------------------------------------------------------------------------------------------ options
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda o: o["train"].update(prompt_dropuot=0.1),
+            "unknown key 'prompt_dropuot' in train; did you mean 'prompt_dropout'",
+        ),
+        (
+            lambda o: o.update(textencoder={}),
+            "unknown key 'textencoder' in the option file; did you mean 'text_encoder'",
+        ),
+        (lambda o: o["val"].update(promt="none"), "unknown key 'promt' in val; did you mean 'prompt'"),
+        (lambda o: o["path"].update(pretrain_network=None), "unknown key 'pretrain_network' in path; did you mean"),
+        (lambda o: o.update(logger={"print_frequency": 1}), "in logger; did you mean 'print_freq'"),
+        (lambda o: o.update(text_encoder={"modle": "x"}), "in text_encoder; did you mean 'model'"),
+        (lambda o: o["train"]["pixel_opt"].update(weight=1), "in train.pixel_opt .L1Loss.; did you mean 'loss_weight'"),
+        (lambda o: o["val"].update(metrics={"p": {**PSNR, "crop_boarder": 1}}), "did you mean 'crop_border'"),
+        (lambda o: o["train"].pop("phase"), "train lacks 'phase'; write phase: pretrain or phase: finetune"),
+        (lambda o: o["train"].update(phase="fine_tune"), "'fine_tune' is unknown; did you mean 'finetune'"),
+        (lambda o: o["train"].update(prompt_dropout=1.5), "prompt_dropout must be a number from 0 to 1, not 1.5"),
+        (lambda o: o["train"].update(ema_decay=1), "ema_decay must be a number from 0 and less than 1, not 1"),
+        (lambda o: o["train"].update(grad_clip=0), "grad_clip must be a number greater than 0, not 0"),
+        (lambda o: o["train"].update(accumulate=8), "a batch of 4 .* has no 8 parts"),
+        (lambda o: o["train"].update(amp="half"), "'half' is not one of none, bf16, fp16"),
+        (lambda o: o["train"].pop("pixel_opt"), "train has no loss"),
+        (lambda o: o["train"]["optim_g"].pop("lr"), "optim_g lacks 'lr'"),
+        (lambda o: o["train"].update(phase="pretrain", prompt_dropout=0.1), "means nothing in phase pretrain"),
+        (lambda o: (o["train"].update(phase="pretrain"), o["val"].update(prompt="from_dataset")), "knows no prompts"),
+        (lambda o: o["val"].update(prompt=3), "val.prompt must be from_dataset, none or a text"),
+    ],
+)
+def test_options_are_checked(tmp_path, change, message):
+    opt = options(tmp_path)
+    check_options(opt, True)
+    change(opt)
+    with pytest.raises(UserError, match=message):
+        check_options(opt, True)
