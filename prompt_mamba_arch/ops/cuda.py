@@ -1,0 +1,55 @@
+"""Backend `mamba_ssm`: the CUDA kernels of the mamba-ssm package, where they are."""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+
+__all__ = ["scan", "why_not"]
+
+
+@functools.lru_cache(maxsize=1)
+def _kernel():
+    """(selective_scan_fn, None), or (None, why there is none)."""
+    try:
+        # any error: undefined symbols of another torch, a drifted dependency, no Triton
+        from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
+    except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and error.name == "mamba_ssm":
+            return None, "mamba-ssm is not installed (pip install --no-build-isolation 'prompt-mamba-arch[cuda]')"
+        if "selective_scan_cuda" in str(error):
+            return None, _NO_EXTENSION
+        return None, f"mamba-ssm cannot be imported ({type(error).__name__}: {error})"
+    from mamba_ssm.ops import selective_scan_interface
+
+    if getattr(selective_scan_interface, "selective_scan_cuda", None) is None:
+        return None, _NO_EXTENSION
+    return selective_scan_fn, None
+
+
+_NO_EXTENSION = (
+    "mamba-ssm was built without its Mamba-1 CUDA extension; reinstall it with MAMBA_KEEP_CUDA_BUILD=TRUE pip install "
+    "--no-cache-dir --no-build-isolation --force-reinstall --no-deps mamba-ssm"
+)
+
+
+def why_not() -> str | None:
+    """Why this backend cannot be used, or None if it can."""
+    return _kernel()[1]
+
+
+def scan(
+    u: torch.Tensor, delta: torch.Tensor, A: torch.Tensor, B: torch.Tensor, C: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Arguments and result as `reference.scan`, float32 on a CUDA device; at most 256 states.
+
+    Raises:
+        RuntimeError: mamba-ssm or its extension is missing.
+    """
+    kernel, problem = _kernel()
+    if kernel is None:
+        raise RuntimeError(problem)
+    # the kernels read along L, which must lie densely
+    u, delta, B, C = (t if t.stride(-1) == 1 else t.contiguous() for t in (u, delta, B, C))
+    return kernel(u, delta, A.contiguous(), B, C, return_last_state=True)

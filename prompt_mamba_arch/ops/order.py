@@ -1,0 +1,46 @@
+"""The orders in which a scan visits the pixels of an image."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+import torch
+
+__all__ = ["DIRECTIONS", "scan_order"]
+
+DIRECTIONS = ("rows", "rows_reversed", "columns", "columns_reversed", "snake", "snake_reversed")
+
+
+def scan_order(height: int, width: int, directions: Sequence[str], device: torch.device | str = "cpu") -> torch.Tensor:
+    """For each direction, the index of the pixel (row by row) that is visited at each step.
+
+    Args:
+        directions: names out of `DIRECTIONS`; `snake` goes along every second row backwards.
+
+    Returns:
+        `(K, height * width)` int32, cached: do not change it in place.
+
+    Raises:
+        ValueError: unknown direction.
+    """
+    return _scan_order(height, width, tuple(directions), torch.device(device))
+
+
+@functools.lru_cache(maxsize=64)
+def _scan_order(height: int, width: int, directions: tuple[str, ...], device: torch.device) -> torch.Tensor:
+    pixels = torch.arange(height * width, dtype=torch.int32).view(height, width)
+    orders = []
+    for direction in directions:
+        if direction not in DIRECTIONS:
+            raise ValueError(f"unknown scan direction {direction!r}; there are {', '.join(DIRECTIONS)}")
+        if direction.startswith("columns"):
+            order = pixels.t()
+        elif direction.startswith("snake"):
+            order = pixels.clone()
+            order[1::2] = pixels[1::2].flip(1)
+        else:
+            order = pixels
+        order = order.reshape(-1)
+        orders.append(order.flip(0) if direction.endswith("_reversed") else order)
+    return torch.stack(orders).to(device)
