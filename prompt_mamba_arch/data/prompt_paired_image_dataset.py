@@ -28,8 +28,8 @@ class PromptPairedImageDataset(Dataset):
     """BasicSR's PairedImageDataset with prompts, and with pairs matched by name.
 
     An image's key is its path below `dataroot_gt` without extension ("a/0001"); the two files of a pair may have
-    different extensions. Images are decoded, cropped and only then converted to float, which gives the same samples as
-    BasicSR from the same seed in less than half the time. 16-bit images keep their precision.
+    different extensions. Images are decoded, cropped and only then converted to float, which is faster and gives the
+    same samples as BasicSR from the same seed (scripts/benchmark/dataset.py). 16-bit images keep their precision.
 
     Args:
         opt: the dataset section of the option file. BasicSR's general keys, and:
