@@ -1,0 +1,1 @@
+"""Networks: tensors in, tensors out. No files, no option dicts, no text encoder inside."""

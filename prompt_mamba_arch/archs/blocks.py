@@ -1,0 +1,306 @@
+"""The parts of PromptMamba.
+
+Features are NHWC tokens throughout: `(B, H, W, C)`, contiguous. A linear layer and a LayerNorm work on them as they
+lie, a depthwise convolution on their channels-last view, the scan reads them through a table of pixel orders; so
+nothing inside a block is transposed or copied.
+
+Letters in shapes: B images, H x W pixels of the level, L = H * W, C channels of the level, D inner channels of the
+scan, K scan directions, R rank of delta, N states, T numbers that describe the prompt, E experts.
+
+Every module that reads the prompt is an attribute whose name starts with `text_`, and ends in a linear layer without
+bias that starts at zero: until it is trained, the prompt changes nothing, not even the last bit.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from prompt_mamba_arch.ops import scan_order, selective_scan_2d
+
+NORM_EPS = 1e-6
+# orders of each number of directions; a block takes the next entry of its row, so that blocks in turn see all four ways
+SCAN_WAYS = {
+    1: (("rows",), ("columns",), ("rows_reversed",), ("columns_reversed",)),
+    2: (("rows", "rows_reversed"), ("columns", "columns_reversed")),
+    4: (("rows", "rows_reversed", "columns", "columns_reversed"),),
+}
+
+
+class PixelLinear(nn.Linear):
+    """Without bias: on a CPU a bias costs one more pass over the features, and the LayerNorms have one already."""
+
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__(inputs, outputs, bias=False)
+
+
+class ZeroLinear(nn.Linear):
+    """Starts at zero, without bias: what it feeds is unchanged at first, yet it receives a gradient at once."""
+
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__(inputs, outputs, bias=False)
+        nn.init.zeros_(self.weight)
+
+
+def simple_gate(x: torch.Tensor) -> torch.Tensor:
+    """The product of the two halves of the channels (NAFNet, Chen et al. 2022): (..., 2C) -> (..., C)."""
+    a, b = x.chunk(2, dim=-1)
+    return a * b
+
+
+class DepthwiseConv(nn.Conv2d):
+    """3x3, one filter a channel, zero padding: (B, H, W, C) -> the same."""
+
+    def __init__(self, channels: int):
+        super().__init__(channels, channels, 3, padding=1, groups=channels)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+
+class ScanMixer(nn.Module):
+    """Every pixel gathers from all pixels that a selective scan (Mamba, Gu and Dao 2023) has passed on its way.
+
+        x, z = two linear layers of the input
+        u = SiLU(depthwise(x));  delta, B, C = linear(u) [+ what the prompt adds]
+        y = sum over directions of scan(u, delta, A, B, C, D);  output = linear(LayerNorm(y) * SiLU(z))
+
+    Args:
+        ways: names of the K pixel orders, as `ops.scan_order` knows them.
+        d_state: N, numbers that a channel remembers.
+        expand: D / C.
+        a_form: "free" (A is a parameter for each of the N states) or "tied" (A_n = n * A_1: one for all of them).
+        local_conv, gate: whether there are the depthwise convolution and the branch z.
+        text_width: T, or None: the prompt does not reach the scan.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        ways: tuple[str, ...],
+        d_state: int,
+        expand: float,
+        a_form: str,
+        local_conv: bool,
+        gate: bool,
+        text_width: int | None,
+    ):
+        super().__init__()
+        inner, directions, rank = int(channels * expand), len(ways), math.ceil(channels / 16)
+        self.ways, self.d_state = ways, d_state
+        # two layers, not one that is cut in half: the convolution then finds its input contiguous
+        self.in_proj = PixelLinear(channels, inner)
+        self.gate_proj = PixelLinear(channels, inner) if gate else None
+        self.conv = DepthwiseConv(inner) if local_conv else None
+        self.dbc_proj = PixelLinear(inner, directions * (rank + 2 * d_state))
+        self.text_scan = ZeroLinear(text_width, self.dbc_proj.out_features) if text_width else None
+
+        # Mamba's start: delta is log-uniform in [1e-3, 1e-1], A_n = -n, D = 1
+        delta = torch.exp(torch.empty(directions, inner).uniform_(math.log(1e-3), math.log(1e-1)))
+        self.dt_weight = nn.Parameter(torch.empty(directions, inner, rank).uniform_(-1, 1) * rank**-0.5)
+        self.dt_bias = nn.Parameter(delta + torch.log(-torch.expm1(-delta)))  # the inverse of softplus
+        rates = torch.arange(1, (1 if a_form == "tied" else d_state) + 1, dtype=torch.float32)
+        self.A_log = nn.Parameter(torch.log(rates).repeat(directions, inner, 1))  # (K, D, N), or (K, D, 1) when tied
+        self.D = nn.Parameter(torch.ones(directions, inner))
+        self.norm = nn.LayerNorm(inner, eps=NORM_EPS)
+        self.out_proj = PixelLinear(inner, channels)
+
+    def decay(self) -> torch.Tensor:
+        """A, negative: (K, D, N)."""
+        slowest = -torch.exp(self.A_log)
+        if slowest.shape[-1] == self.d_state:
+            return slowest
+        return slowest * torch.arange(1, self.d_state + 1, dtype=slowest.dtype, device=slowest.device)
+
+    def forward(self, x: torch.Tensor, text: torch.Tensor | None) -> torch.Tensor:
+        batch, height, width, _ = x.shape
+        u = self.in_proj(x)  # (B, H, W, D)
+        if self.conv is not None:
+            u = F.silu(self.conv(u))
+        u = u.reshape(batch, height * width, -1)  # (B, L, D)
+        dbc = self.dbc_proj(u)
+        if self.text_scan is not None:
+            dbc = dbc + self.text_scan(text)[:, None]
+        dbc = dbc.view(batch, height * width, len(self.ways), -1)  # (B, L, K, R + 2N)
+        order = scan_order(height, width, self.ways, x.device)  # (K, L)
+        y = selective_scan_2d(u, dbc, self.dt_weight, self.dt_bias, self.decay(), self.D, order)
+        y = self.norm(y).unflatten(1, (height, width))
+        if self.gate_proj is not None:
+            y = y * F.silu(self.gate_proj(x))
+        return self.out_proj(y)
+
+
+class ConvMixer(nn.Module):
+    """Every pixel gathers from its 3x3 neighbours; the mean over the image weighs the channels (NAFNet's first half).
+
+    Args:
+        local_conv: whether there is the depthwise convolution; without it only the mean looks beyond a pixel.
+    """
+
+    def __init__(self, channels: int, *, local_conv: bool):
+        super().__init__()
+        self.in_proj = PixelLinear(channels, 2 * channels)
+        self.conv = DepthwiseConv(2 * channels) if local_conv else None
+        self.attention = nn.Linear(channels, channels)
+        self.out_proj = PixelLinear(channels, channels)
+
+    def forward(self, x: torch.Tensor, text: torch.Tensor | None) -> torch.Tensor:
+        x = self.in_proj(x)  # (B, H, W, 2C)
+        if self.conv is not None:
+            x = self.conv(x)
+        x = simple_gate(x)  # (B, H, W, C)
+        return self.out_proj(x * self.attention(x.mean(dim=(1, 2), keepdim=True)))
+
+
+class FeedForward(nn.Module):
+    """Linear, simple gate, linear, pixel by pixel."""
+
+    def __init__(self, channels: int, *, ratio: float):
+        super().__init__()
+        half = int(channels * ratio / 2)
+        self.expand = PixelLinear(channels, 2 * half)
+        self.contract = PixelLinear(half, channels)
+
+    def forward(self, x: torch.Tensor, text: torch.Tensor | None) -> torch.Tensor:
+        return self.contract(simple_gate(self.expand(x)))
+
+
+class ExpertFeedForward(nn.Module):
+    """E feed-forwards; the prompt and the image's mean feature decide the mixture, one for the whole image.
+
+    The experts' weights are averaged before they meet the pixels (CondConv, Yang et al. 2019), so that any number of
+    experts costs about as much as one, and each of them has a gradient in every step.
+    """
+
+    def __init__(self, channels: int, *, ratio: float, experts: int, text_width: int | None):
+        super().__init__()
+        half = int(channels * ratio / 2)
+        self.expand = nn.ModuleList(PixelLinear(channels, 2 * half) for _ in range(experts))
+        self.contract = nn.ModuleList(PixelLinear(half, channels) for _ in range(experts))
+        self.route = nn.Linear(channels, experts)
+        self.text_route = ZeroLinear(text_width, experts) if text_width else None
+
+    def forward(self, x: torch.Tensor, text: torch.Tensor | None) -> torch.Tensor:
+        logits = self.route(x.mean(dim=(1, 2)))
+        if self.text_route is not None:
+            logits = logits + self.text_route(text)
+        share = logits.softmax(dim=-1)  # (B, E)
+        hidden = simple_gate(self._mixed(self.expand, share, x.flatten(1, 2)))  # (B, L, C * ratio / 2)
+        return self._mixed(self.contract, share, hidden).view(x.shape)
+
+    @staticmethod
+    def _mixed(layers: nn.ModuleList, share: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        weights = torch.stack([layer.weight for layer in layers])  # (E, out, in)
+        weight = torch.einsum("be,eoi->bio", share.to(weights.dtype), weights)
+        return torch.bmm(x.to(weight.dtype), weight)
+
+
+class Block(nn.Module):
+    """x + scale * mixer(LayerNorm(x)), then x + scale * feed-forward(LayerNorm(x)).
+
+    The prompt gates the channels of what is added (text_width given): by 2 * sigmoid(0) = 1 at first, later by anything
+    between nothing and twice. So a prompt can silence a block, and the gate costs nothing for a pixel.
+    """
+
+    def __init__(
+        self, channels: int, mixer: nn.Module, ffn: nn.Module, residual_scale: float, *, text_width: int | None
+    ):
+        super().__init__()
+        self.mixer_norm = nn.LayerNorm(channels, eps=NORM_EPS)
+        self.mixer = mixer
+        self.ffn_norm = nn.LayerNorm(channels, eps=NORM_EPS)
+        self.ffn = ffn
+        self.scale = nn.Parameter(torch.full((2, channels), float(residual_scale)))
+        self.text_gate = ZeroLinear(text_width, 2 * channels) if text_width else None
+
+    def forward(self, x: torch.Tensor, text: torch.Tensor | None) -> torch.Tensor:
+        scale = self.scale[:, None, None, None]  # (2, 1, 1, 1, C)
+        if self.text_gate is not None:
+            gate = 2 * torch.sigmoid(self.text_gate(text))  # (B, 2C)
+            scale = scale * torch.stack(gate.chunk(2, dim=-1))[:, :, None, None]  # (2, B, 1, 1, C)
+        scale = scale.to(x.dtype)
+        x = torch.addcmul(x, self.mixer(self.mixer_norm(x), text).to(x.dtype), scale[0])
+        return torch.addcmul(x, self.ffn(self.ffn_norm(x), text).to(x.dtype), scale[1])
+
+
+class TextAttention(nn.Module):
+    """Pixels ask the prompt: cross-attention with a few tokens made of the embedding. (B, H, W, C) -> the same.
+
+    The whole module belongs to the text path; its last layer starts at zero.
+    """
+
+    def __init__(self, channels: int, *, text_width: int, tokens: int, head_channels: int = 32):
+        super().__init__()
+        self.tokens = tokens
+        self.heads = max(h for h in range(1, max(1, channels // head_channels) + 1) if channels % h == 0)
+        self.norm = nn.LayerNorm(channels, eps=NORM_EPS)
+        self.query = PixelLinear(channels, channels)
+        # one token alone would get all the attention whatever the pixel asks
+        self.key_value = nn.Linear(text_width, tokens * 2 * channels)
+        self.out_proj = ZeroLinear(channels, channels)
+
+    def forward(self, x: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
+        batch, _, _, channels = x.shape
+
+        def by_head(tokens: torch.Tensor) -> torch.Tensor:  # (B, tokens, C) -> (B, heads, tokens, C / heads)
+            return tokens.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+        query = by_head(self.query(self.norm(x)).flatten(1, 2))
+        key, value = map(by_head, self.key_value(text).view(batch, self.tokens, 2 * channels).chunk(2, dim=-1))
+        found = F.scaled_dot_product_attention(query, key, value)  # (B, heads, L, C / heads)
+        return x + self.out_proj(found.transpose(1, 2).flatten(2)).view(x.shape).to(x.dtype)
+
+
+class Intro(nn.Conv2d):
+    """Image to features, squares of `factor` x `factor` pixels becoming one: (B, in, H, W) -> (B, H/f, W/f, C)."""
+
+    def __init__(self, in_chans: int, channels: int, factor: int):
+        super().__init__(in_chans * factor**2, channels, 3, padding=1)
+        self.factor = factor
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.pixel_unshuffle(x, self.factor).contiguous(memory_format=torch.channels_last)
+        return super().forward(x).permute(0, 2, 3, 1).contiguous()
+
+
+class Outro(nn.Conv2d):
+    """Features to what is added to the image: (B, H, W, C) -> (B, out, H * factor, W * factor).
+
+    The weights start small, so that the untrained network returns nearly its input, and not at zero, so that every
+    layer before has a gradient from the first step.
+    """
+
+    def __init__(self, channels: int, out_chans: int, factor: int):
+        super().__init__(channels, out_chans * factor**2, 3, padding=1)
+        self.factor = factor
+        nn.init.normal_(self.weight, std=0.005 / math.sqrt(9 * channels))
+        nn.init.zeros_(self.bias)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.pixel_shuffle(super().forward(x.permute(0, 3, 1, 2)), self.factor)
+
+
+class Down(nn.Conv2d):
+    """Half the width and height, twice the channels."""
+
+    def __init__(self, channels: int):
+        super().__init__(channels, 2 * channels, 2, stride=2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1).contiguous()
+
+
+class Up(PixelLinear):
+    """Twice the width and height, half the channels: a linear layer makes four pixels of one."""
+
+    def __init__(self, channels: int):
+        super().__init__(channels, 2 * channels)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        batch, height, width, channels = x.shape
+        x = super().forward(x).view(batch, height, width, 2, 2, channels // 2)
+        return x.transpose(2, 3).reshape(batch, 2 * height, 2 * width, channels // 2)
