@@ -450,6 +450,18 @@ def test_two_processes_train_with_gloo_and_end_well(place):
     assert (place.root / "experiments/msrresnet/models/net_g_latest.pth").is_file()
 
 
+def test_process_group_is_left_after_a_run(place, monkeypatch):
+    """One process, in this one: a second run would find the first's group."""
+    for name, value in {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0, "MASTER_PORT": free_port()}.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.multiprocessing, "get_start_method", lambda allow_none=False: "spawn")  # leave it alone
+    arguments = ["-opt", place.write(MSRRESNET), "--root", str(place.root), "--launcher", "pytorch", "--local-rank=0"]
+    assert trainer.main([*arguments, "--force_yml", "train:total_iter=1"]) == 0
+    assert "dist: True" in place.log("train", "msrresnet") and not torch.distributed.is_initialized()
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
