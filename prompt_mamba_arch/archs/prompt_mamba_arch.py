@@ -255,4 +255,3 @@ def pad_to_multiple(x: torch.Tensor, multiple: int) -> torch.Tensor:
             pad = (0, missing, 0, 0) if dim == -1 else (0, 0, 0, missing)
             x = F.pad(x, pad, mode="reflect" if missing < size else "replicate")
     return x
-
