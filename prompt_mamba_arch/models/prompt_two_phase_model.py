@@ -87,7 +87,7 @@ class PromptTwoPhaseModel(SRModel):
         train = self.opt["train"]
         self.net_g.train()
         self.grad_clip = train.get("grad_clip") or math.inf
-        self.accumulate = train.get("accumulate") or 1
+        self.accumulate = int(train.get("accumulate") or 1)
         self.prompt_dropout = train.get("prompt_dropout") or 0.0
         self.amp_dtype = AMP_DTYPES[train.get("amp") or "none"]
         self.scaler = _grad_scaler(enabled=self.amp_dtype is torch.float16)

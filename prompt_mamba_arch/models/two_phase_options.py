@@ -7,9 +7,10 @@ import re
 from collections.abc import Iterable, Mapping
 
 import torch
-from basicsr.utils.registry import LOSS_REGISTRY, METRIC_REGISTRY
+from basicsr.utils.registry import DATASET_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY
 from torch import nn
 
+from prompt_mamba_arch.data.dataset_options import GENERAL_KEYS
 from prompt_mamba_arch.errors import UserError, check_keys, did_you_mean
 
 __all__ = [
@@ -48,8 +49,8 @@ _WRITTEN = {
 def check_options(opt: Mapping, is_train: bool) -> None:
     """Refuses misspelt keys, missing ones and values that make no sense, before anything is built.
 
-    `datasets` is left to the datasets themselves, and the constructor's arguments in `network_g` to the check that all
-    networks go through.
+    The values in `datasets` are left to the datasets, and the constructor's arguments in `network_g` to the check that
+    all networks go through.
 
     Raises:
         UserError: the first mistake, with the key where it stands.
@@ -58,6 +59,10 @@ def check_options(opt: Mapping, is_train: bool) -> None:
         section = _section(opt, where)
         if section is not None:
             check_keys(section, f"{keys} {_WRITTEN.get(where, '')}".split(), where or "the option file")
+    for name, section in opt["datasets"].items():
+        own_keys = getattr(DATASET_REGISTRY.get(section["type"]), "own_keys", None) if section.get("type") else None
+        if own_keys is not None:
+            check_keys(section, (*GENERAL_KEYS, *own_keys), f"datasets.{name}")
     if is_train:
         _check_train(opt)
     _check_val(opt, is_train)
@@ -120,8 +125,8 @@ def _check_number(
     value = section.get(key)
     if value is None:
         return
-    kinds = (int,) if whole else (int, float)
-    good = isinstance(value, kinds) and not isinstance(value, bool) and least <= value <= most
+    good = isinstance(value, (int, float)) and not isinstance(value, bool) and least <= value <= most
+    good = good and (not whole or value == int(value))  # BasicSR's option files write 4e5 iterations
     if not good or (above and value == least) or (below and value == most):
         start = "greater than" if above else "from"
         end = "" if most == float("inf") else f" and less than {most}" if below else f" to {most}"
