@@ -22,6 +22,9 @@ from torch import nn
 from prompt_mamba_arch.ops import scan_order, selective_scan_2d
 
 NORM_EPS = 1e-6
+# What mixers and feed-forwards return: hidden features (B, H, W, inner), and the matrix that leads from them back to C
+# channels, (C, inner) or one for each image, (B, C, inner). The block multiplies its scale into the matrix.
+Branch = tuple[torch.Tensor, torch.Tensor]
 # orders of each number of directions; a block takes the next entry of its row, so that blocks in turn see all four ways
 SCAN_WAYS = {
     1: (("rows",), ("columns",), ("rows_reversed",), ("columns_reversed",)),
@@ -49,6 +52,11 @@ def simple_gate(x: torch.Tensor) -> torch.Tensor:
     """The product of the two halves of the channels (NAFNet, Chen et al. 2022): (..., 2C) -> (..., C)."""
     a, b = x.chunk(2, dim=-1)
     return a * b
+
+
+def image_mean(x: torch.Tensor) -> torch.Tensor:
+    """The mean over all pixels, summed in float32 at least (float16 overflows): (B, H, W, C) -> (B, C)."""
+    return x.mean(dim=(1, 2), dtype=torch.promote_types(x.dtype, torch.float32)).to(x.dtype)
 
 
 class DepthwiseConv(nn.Conv2d):
@@ -116,7 +124,7 @@ class ScanMixer(nn.Module):
             return slowest
         return slowest * torch.arange(1, self.d_state + 1, dtype=slowest.dtype, device=slowest.device)
 
-    def forward(self, x: torch.Tensor, text: torch.Tensor | None) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, text: torch.Tensor | None) -> Branch:
         batch, height, width, _ = x.shape
         u = self.in_proj(x)  # (B, H, W, D)
         if self.conv is not None:
@@ -131,7 +139,7 @@ class ScanMixer(nn.Module):
         y = self.norm(y).unflatten(1, (height, width))
         if self.gate_proj is not None:
             y = y * F.silu(self.gate_proj(x))
-        return self.out_proj(y)
+        return y, self.out_proj.weight
 
 
 class ConvMixer(nn.Module):
@@ -148,12 +156,12 @@ class ConvMixer(nn.Module):
         self.attention = nn.Linear(channels, channels)
         self.out_proj = PixelLinear(channels, channels)
 
-    def forward(self, x: torch.Tensor, text: torch.Tensor | None) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, text: torch.Tensor | None) -> Branch:
         x = self.in_proj(x)  # (B, H, W, 2C)
         if self.conv is not None:
             x = self.conv(x)
         x = simple_gate(x)  # (B, H, W, C)
-        return self.out_proj(x * self.attention(x.mean(dim=(1, 2), keepdim=True)))
+        return x * self.attention(image_mean(x))[:, None, None], self.out_proj.weight
 
 
 class FeedForward(nn.Module):
@@ -165,8 +173,8 @@ class FeedForward(nn.Module):
         self.expand = PixelLinear(channels, 2 * half)
         self.contract = PixelLinear(half, channels)
 
-    def forward(self, x: torch.Tensor, text: torch.Tensor | None) -> torch.Tensor:
-        return self.contract(simple_gate(self.expand(x)))
+    def forward(self, x: torch.Tensor, text: torch.Tensor | None) -> Branch:
+        return simple_gate(self.expand(x)), self.contract.weight
 
 
 class ExpertFeedForward(nn.Module):
@@ -184,19 +192,19 @@ class ExpertFeedForward(nn.Module):
         self.route = nn.Linear(channels, experts)
         self.text_route = ZeroLinear(text_width, experts) if text_width else None
 
-    def forward(self, x: torch.Tensor, text: torch.Tensor | None) -> torch.Tensor:
-        logits = self.route(x.mean(dim=(1, 2)))
+    def forward(self, x: torch.Tensor, text: torch.Tensor | None) -> Branch:
+        logits = self.route(image_mean(x))
         if self.text_route is not None:
             logits = logits + self.text_route(text)
         share = logits.softmax(dim=-1)  # (B, E)
-        hidden = simple_gate(self._mixed(self.expand, share, x.flatten(1, 2)))  # (B, L, C * ratio / 2)
-        return self._mixed(self.contract, share, hidden).view(x.shape)
+        expand, contract = self._mixed(self.expand, share), self._mixed(self.contract, share)
+        hidden = torch.bmm(x.flatten(1, 2).to(expand.dtype), expand.transpose(1, 2))  # (B, L, C * ratio)
+        return simple_gate(hidden).unflatten(1, x.shape[1:3]), contract
 
     @staticmethod
-    def _mixed(layers: nn.ModuleList, share: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    def _mixed(layers: nn.ModuleList, share: torch.Tensor) -> torch.Tensor:
         weights = torch.stack([layer.weight for layer in layers])  # (E, out, in)
-        weight = torch.einsum("be,eoi->bio", share.to(weights.dtype), weights)
-        return torch.bmm(x.to(weight.dtype), weight)
+        return torch.einsum("be,eoi->boi", share.to(weights.dtype), weights)
 
 
 class Block(nn.Module):
@@ -218,13 +226,20 @@ class Block(nn.Module):
         self.text_gate = ZeroLinear(text_width, 2 * channels) if text_width else None
 
     def forward(self, x: torch.Tensor, text: torch.Tensor | None) -> torch.Tensor:
-        scale = self.scale[:, None, None, None]  # (2, 1, 1, 1, C)
+        scales = self.scale.unsqueeze(1)  # (2, 1, C)
         if self.text_gate is not None:
-            gate = 2 * torch.sigmoid(self.text_gate(text))  # (B, 2C)
-            scale = scale * torch.stack(gate.chunk(2, dim=-1))[:, :, None, None]  # (2, B, 1, 1, C)
-        scale = scale.to(x.dtype)
-        x = torch.addcmul(x, self.mixer(self.mixer_norm(x), text).to(x.dtype), scale[0])
-        return torch.addcmul(x, self.ffn(self.ffn_norm(x), text).to(x.dtype), scale[1])
+            gates = 2 * torch.sigmoid(self.text_gate(text))  # (B, 2C)
+            scales = scales * torch.stack(gates.chunk(2, dim=-1))  # (2, B, C)
+        x = self._add(x, *self.mixer(self.mixer_norm(x), text), scales[0])
+        return self._add(x, *self.ffn(self.ffn_norm(x), text), scales[1])
+
+    @staticmethod
+    def _add(x: torch.Tensor, hidden: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+        """x + scale * (weight @ hidden); the scale, (1, C) or (B, C), goes into the matrix: it is smaller."""
+        weight = weight * scale.unsqueeze(-1).to(weight.dtype)  # (1 or B, C, inner)
+        if weight.shape[0] == 1:
+            return x + F.linear(hidden, weight[0])
+        return x + torch.bmm(hidden.flatten(1, 2), weight.transpose(1, 2)).view(x.shape)
 
 
 class TextAttention(nn.Module):

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 import torch
 from torch import nn
 
+from prompt_mamba_arch.archs import blocks
 from prompt_mamba_arch.archs.blocks import Block, ScanMixer
 from prompt_mamba_arch.archs.config import SIZES
-from prompt_mamba_arch.archs.prompt_mamba_arch import PromptMamba
+from prompt_mamba_arch.archs.prompt_mamba_arch import PromptMamba, pad_to_multiple
 from prompt_mamba_arch.errors import UserError
 
 TEXT_DIM = 12
@@ -94,6 +96,13 @@ def test_super_resolution(upscale):
             out = net(images(1, height, width))
             assert out.shape == (1, 3, height * upscale, width * upscale)
             assert out.isfinite().all()
+
+
+def test_padding_mirrors_where_it_can():
+    row = torch.arange(1.0, 6.0).view(1, 1, 1, 5)
+    assert pad_to_multiple(row, 4).flatten().tolist() == [1, 2, 3, 4, 5, 4, 3, 2] * 4
+    assert pad_to_multiple(row[..., :2], 4)[0, 0, 0].tolist() == [1, 2, 2, 2]  # nothing left to mirror
+    assert pad_to_multiple(row, 1) is row
 
 
 def test_a_u_can_also_enlarge():
@@ -236,6 +245,19 @@ def test_float64_agrees_with_float32():
         double = net.double()(x.double(), prompts(2).double())
     assert double.dtype == torch.float64
     torch.testing.assert_close(single.double(), double, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["conv", "scan"])
+def test_blocks_copy_no_features(kind, monkeypatch):
+    """Features stay as they lie: neither we nor an operator that wants another layout transposes them."""
+    monkeypatch.setattr(blocks, "selective_scan_2d", lambda u, *_: u)  # how it reads them is its own affair
+    net = build(mixers=[kind, kind])
+    block, x, text = net.encoder[0][0], torch.randn(2, 64, 32, 8), torch.randn(2, 8)
+    with torch.inference_mode(), torch.profiler.profile(record_shapes=True) as profile:
+        block(x, text)
+    moved = [event for event in profile.events() if event.name in ("aten::copy_", "aten::cat", "aten::clone")]
+    assert any(event.name == "aten::mul" for event in profile.events())
+    assert not [event.input_shapes for event in moved if math.prod(event.input_shapes[0]) >= x.numel()]
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
