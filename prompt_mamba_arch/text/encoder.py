@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from prompt_mamba_arch.errors import UserError, one_line
-from prompt_mamba_arch.text.bert import Bert
 
 __all__ = ["DEFAULT_MODEL", "TextEncoder", "find_model"]
 
@@ -183,11 +182,8 @@ def _load(folder: str, device: str, is_default: bool) -> tuple[Callable, _Model]
     path = Path(folder)
     if is_default:
         _verify(path / "model.safetensors")
-    config = _read_config(path)
-    simple = Bert.supports(config) and (path / "tokenizer.json").is_file() and (path / "model.safetensors").is_file()
     try:
-        load = _load_bert if simple else _load_with_transformers
-        return load(path, config, torch.device(device))
+        return _load_with_transformers(path, _read_config(path), torch.device(device))
     except Exception as error:  # safetensors and tokenizers raise plain subclasses of Exception
         raise UserError(f"text encoder: cannot load {folder}: {_short(error)}") from error
 
@@ -204,32 +200,22 @@ def _verify(weights: Path) -> None:
         )
 
 
-def _load_bert(folder: Path, config: dict, device: torch.device) -> tuple[Callable, _Model]:
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    limit = min(_MAX_TOKENS, config["max_position_embeddings"])
-    tokenizer.enable_truncation(limit)  # the file asks for 128, and for padding to 128
-    tokenizer.enable_padding(pad_id=config.get("pad_token_id") or 0)
-
-    def tokenize(prompts: list[str]) -> tuple[Tensor, Tensor, bool]:
-        encodings = tokenizer.encode_batch(prompts)
-        ids = torch.tensor([encoding.ids for encoding in encodings])
-        mask = torch.tensor([encoding.attention_mask for encoding in encodings])
-        return ids, mask, any(encoding.overflowing for encoding in encodings)
-
-    model = Bert(folder, config, device)
-    with torch.no_grad():  # a weight that is missing or of a wrong shape shows here
-        model(*torch.ones(2, 1, 1, dtype=torch.long, device=device))
-    return tokenize, model
-
-
 def _load_with_transformers(folder: Path, config: dict, device: torch.device) -> tuple[Callable, _Model]:
-    """Any other architecture: transformers knows it, at the price of its import time."""
+    # here and not above: it takes seconds to import, and blind use does without
     from transformers import AutoModel, AutoTokenizer
+    from transformers.utils import logging
 
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # a tenth of a second needs none
     tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-    model = AutoModel.from_pretrained(str(folder), local_files_only=True, use_safetensors=True)
+    model, report = AutoModel.from_pretrained(
+        str(folder), local_files_only=True, use_safetensors=True, output_loading_info=True
+    )
+    if bars:
+        logging.enable_progress_bar()
+    missing = sorted(name for name in report["missing_keys"] if not name.startswith("pooler."))  # not used here
+    if missing:  # transformers would go on with random numbers
+        raise ValueError(f"{len(missing)} weights are missing, {missing[0]} first")
     model = model.to(device).float().eval().requires_grad_(False)
     limit = min(_MAX_TOKENS, config.get("max_position_embeddings") or _MAX_TOKENS, tokenizer.model_max_length)
 

@@ -52,8 +52,9 @@ def without_package(monkeypatch, tmp_path):
     return tmp_path / "hub"
 
 
-def test_equals_transformers(encoder):
-    transformers = pytest.importorskip("transformers")
+def test_is_the_normalised_mean_of_the_tokens(encoder):
+    import transformers
+
     tokenizer = transformers.AutoTokenizer.from_pretrained(str(encoder.folder))
     model = transformers.BertModel.from_pretrained(str(encoder.folder)).eval()
     tokens = tokenizer(PROMPTS, padding=True, return_tensors="pt")
@@ -129,7 +130,6 @@ def test_import_and_blind_use_load_nothing():
         "import sys; from prompt_mamba_arch.text import TextEncoder\n"
         "assert not TextEncoder().encode(['', ' ']).any()\n"
         "from prompt_mamba_arch.text import encoder; assert encoder._load.cache_info().currsize == 0\n"
-        "TextEncoder().encode(['remove the noise'])\n"
         "print([name for name in ('transformers', 'huggingface_hub') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ)
