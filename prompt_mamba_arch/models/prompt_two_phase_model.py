@@ -285,11 +285,15 @@ class PromptTwoPhaseModel(SRModel):
     def test(self) -> None:
         """`self.output` of `self.lq`: float32, the averaged network if there is one, prompts as `val.prompt` says."""
         net = self.get_bare_model(getattr(self, "net_g_ema", self.net_g))
-        training = net.training
+        training, tf32 = net.training, torch.backends.cudnn.allow_tf32
         net.eval()
-        with torch.no_grad():
-            self.output = self._run(net, self.lq, self._embed(self._validation_prompts()))
-        net.train(training)
+        torch.backends.cudnn.allow_tf32 = False  # convolutions on a GPU round to 10 bits otherwise
+        try:
+            with torch.no_grad():
+                self.output = self._run(net, self.lq, self._embed(self._validation_prompts()))
+        finally:
+            torch.backends.cudnn.allow_tf32 = tf32
+            net.train(training)
 
     def _validation_prompts(self) -> list[str]:
         wanted = (self.opt.get("val") or {}).get("prompt", "none" if self.phase == "pretrain" else "from_dataset")
@@ -308,6 +312,8 @@ class PromptTwoPhaseModel(SRModel):
         if self.opt["dist"]:  # buffers (batch statistics) may differ; what process 0 saves counts
             for buffer in self.get_bare_model(getattr(self, "net_g_ema", self.net_g)).buffers():
                 dist.broadcast(buffer, 0)
+        if self.opt["is_train"]:  # BasicSR's loop counts on behind the last iteration
+            current_iter = min(current_iter, int(self.opt["train"]["total_iter"]))
         name = dataloader.dataset.opt["name"]
         self.metric_results = validate(self, dataloader, name, current_iter, save_img)
         if self.metric_results:

@@ -302,6 +302,30 @@ def test_what_is_not_finite_stops_the_run_and_reaches_no_parameter(tmp_path, kin
     assert not changed(model.net_g, before)
 
 
+def test_a_gradient_that_overflows_in_fp16_costs_one_step_only(tmp_path):
+    """What GradScaler does on a GPU, with its version for the CPU and bf16 in place of fp16."""
+    model = build(options(tmp_path, amp="bf16"))
+    model.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    before = weights(model.net_g)
+    hook = model.net_g.tail.weight.register_hook(lambda gradient: gradient * math.inf)
+    steps(model, 1)
+    assert not changed(model.net_g, before) and model.scaler.get_scale() == 512
+    hook.remove()
+    unscaled = build(options(tmp_path, amp="bf16"))
+    assert steps(model, 3, start=2) == pytest.approx(steps(unscaled, 3, start=2), rel=1e-3)
+    assert changed(model.net_g, before) and 0 < model.get_current_log()["grad_norm"] < 10
+    model.save(0, 4)
+    resumed = build(options(tmp_path, amp="bf16"))
+    resumed.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    resumed.resume_training(torch.load(tmp_path / "4.state", weights_only=True))
+    assert resumed.scaler.get_scale() == 512
+
+    model.scaler.update(2.0**-21)
+    model.net_g.tail.weight.register_hook(lambda gradient: gradient * math.inf)
+    with pytest.raises(UserError, match="grad_norm at any scale of the loss is not finite"):
+        steps(model, 1, start=5)
+
+
 def test_frequency_loss_is_the_mean_over_real_and_imaginary_parts(tmp_path):
     model = build(options(tmp_path, frequency_opt=OrderedDict(type="FrequencyLoss", loss_weight=0.1)))
     steps(model, 1)
