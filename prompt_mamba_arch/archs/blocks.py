@@ -154,6 +154,7 @@ class ConvMixer(nn.Module):
         self.in_proj = PixelLinear(channels, 2 * channels)
         self.conv = DepthwiseConv(2 * channels) if local_conv else None
         self.attention = nn.Linear(channels, channels)
+        nn.init.ones_(self.attention.bias)  # at first, the features pass
         self.out_proj = PixelLinear(channels, channels)
 
     def forward(self, x: torch.Tensor, text: torch.Tensor | None) -> Branch:

@@ -100,7 +100,7 @@ class PromptMamba(nn.Module):
         gate: bool = True,
         ffn_ratio: float = 2.0,
         num_experts: int = 1,
-        residual_scale: float = 1.0,
+        residual_scale: float = 0.1,
         text_dim: int = 384,
         text_width: int | None = None,
         text_scan: bool = True,
