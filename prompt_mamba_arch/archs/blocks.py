@@ -48,6 +48,16 @@ class ZeroLinear(nn.Linear):
         nn.init.zeros_(self.weight)
 
 
+class TextGate(ZeroLinear):
+    """The prompt's factors for channels: 2 * sigmoid(0) = 1 at first, later anything from nothing to twice.
+
+    (B, T) -> (B, outputs).
+    """
+
+    def forward(self, text: torch.Tensor) -> torch.Tensor:
+        return 2 * torch.sigmoid(super().forward(text))
+
+
 def simple_gate(x: torch.Tensor) -> torch.Tensor:
     """The product of the two halves of the channels (NAFNet, Chen et al. 2022): (..., 2C) -> (..., C)."""
     a, b = x.chunk(2, dim=-1)
@@ -211,8 +221,7 @@ class ExpertFeedForward(nn.Module):
 class Block(nn.Module):
     """x + scale * mixer(LayerNorm(x)), then x + scale * feed-forward(LayerNorm(x)).
 
-    The prompt gates the channels of what is added (text_width given): by 2 * sigmoid(0) = 1 at first, later by anything
-    between nothing and twice. So a prompt can silence a block, and the gate costs nothing for a pixel.
+    The prompt gates the channels of what is added (text_width given): it can silence a block, at no cost for a pixel.
     """
 
     def __init__(
@@ -224,13 +233,12 @@ class Block(nn.Module):
         self.ffn_norm = nn.LayerNorm(channels, eps=NORM_EPS)
         self.ffn = ffn
         self.scale = nn.Parameter(torch.full((2, channels), float(residual_scale)))
-        self.text_gate = ZeroLinear(text_width, 2 * channels) if text_width else None
+        self.text_gate = TextGate(text_width, 2 * channels) if text_width else None
 
     def forward(self, x: torch.Tensor, text: torch.Tensor | None) -> torch.Tensor:
         scales = self.scale.unsqueeze(1)  # (2, 1, C)
         if self.text_gate is not None:
-            gates = 2 * torch.sigmoid(self.text_gate(text))  # (B, 2C)
-            scales = scales * torch.stack(gates.chunk(2, dim=-1))  # (2, B, C)
+            scales = scales * torch.stack(self.text_gate(text).chunk(2, dim=-1))  # (2, B, C)
         x = self._add(x, *self.mixer(self.mixer_norm(x), text), scales[0])
         return self._add(x, *self.ffn(self.ffn_norm(x), text), scales[1])
 

@@ -22,6 +22,7 @@ from prompt_mamba_arch.archs.blocks import (
     Outro,
     ScanMixer,
     TextAttention,
+    TextGate,
     Up,
 )
 from prompt_mamba_arch.archs.config import resolve
@@ -63,7 +64,7 @@ class PromptMamba(nn.Module):
         text_dim: length of the prompt embedding.
         text_width: numbers that describe the prompt inside the network.
         text_scan: the prompt shifts delta, B and C of the scans.
-        text_gate: the prompt gates the channels that blocks add.
+        text_gate: the prompt gates the channels that blocks add, and those from which the output is made.
         text_attention: cross-attention at the coarsest level.
         text_tokens: tokens into which that expands the prompt.
         text_route: the prompt chooses experts too (num_experts above 1); else the image alone does.
@@ -134,6 +135,7 @@ class PromptMamba(nn.Module):
         for width, depth, kinds in zip(widths[-2::-1], self.config["dec_blocks"], mixers[-2::-1]):
             self.ups.append(Up(2 * width))
             self.decoder.append(self._level(width, depth, kinds, ways))
+        self.text_gate = TextGate(self.config["text_width"], widths[0]) if text_gate else None
         self.outro = Outro(widths[0], out_chans, unshuffle * upscale)
 
         self.has_text = any(True for _ in self.text_parameters())
@@ -207,6 +209,8 @@ class PromptMamba(nn.Module):
         features = self._run(self.middle, features, text)
         for up, blocks in zip(self.ups, self.decoder):
             features = self._run(blocks, up(features) + skips.pop(), text)
+        if self.text_gate is not None:
+            features = features * self.text_gate(text)[:, None, None].to(features.dtype)
         return self.outro(features)[..., :height, :width] + self._base(x)
 
     def _run(self, blocks: nn.ModuleList, features: torch.Tensor, text: torch.Tensor | None) -> torch.Tensor:
