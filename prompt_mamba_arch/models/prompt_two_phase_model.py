@@ -43,7 +43,8 @@ class PromptTwoPhaseModel(SRModel):
     What it reads from the option file beyond SRModel:
 
         train.phase            pretrain or finetune
-        train.prompt_dropout   share of samples whose prompt is left out, so that the blind mode stays alive; finetune
+        train.prompt_dropout   share of samples whose prompt is left out, so that the blind mode stays alive; finetune.
+                               Samples that should keep some of what is wrong with them keep their prompt
         train.freeze           none, backbone (all but the text parameters) or a list of regular expressions
         train.amp              none, bf16 or fp16: precision of the network's forward pass in training
         train.grad_clip        greatest norm of the gradient
@@ -159,6 +160,8 @@ class PromptTwoPhaseModel(SRModel):
         self.gt = data["gt"].to(self.device, non_blocking=True) if "gt" in data else None
         self.prompts = list(data["prompt"]) if "prompt" in data else None
         self.names = [str(name) for name in data.get("lq_path", ())]
+        # a target in which something is left to remove belongs to its prompt: without one it would teach to leave it
+        self.partial = (data["present"] > data["remove"]).any(1) if {"remove", "present"} <= set(data) else None
 
     def optimize_parameters(self, current_iter: int) -> None:
         dice = self._seed_iteration(current_iter)
@@ -211,6 +214,8 @@ class PromptTwoPhaseModel(SRModel):
                 "needs; use PromptPairedImageDataset"
             )
         dropped = torch.rand(len(self.prompts), generator=dice) < self.prompt_dropout
+        if self.partial is not None:
+            dropped &= ~self.partial
         prompts = ["" if drop else prompt for prompt, drop in zip(self.prompts, dropped.tolist())]
         return self.text_encoder.encode(prompts).to(self.device)
 

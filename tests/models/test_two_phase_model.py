@@ -161,6 +161,12 @@ def test_prompt_dropout_makes_samples_blind_in_its_share_and_again_the_same(tmp_
     assert torch.equal((model._training_prompts(model._seed_iteration(42)) == 0).all(1), blind[41])
 
     always = build(options(tmp_path, prompt_dropout=1.0))
+    present = torch.ones(len(batch()["prompt"]), 9)
+    remove = present.clone()
+    remove[0, 3] = 0  # the first sample keeps something, so its target is not that of blind restoration
+    always.feed_data({**batch(), "present": present, "remove": remove})
+    blind = (always._training_prompts(always._seed_iteration(1)) == 0).all(1)
+    assert blind.tolist() == [False, *[True] * (len(present) - 1)]
     before = weights(always.net_g)
     steps(always, 1)
     assert not always.net_g.seen.any()
