@@ -16,10 +16,11 @@ __all__ = ["HOLES"]
 _COVER = {"brush": (0.01, 0.35), "blocks": (0.01, 0.35), "text": (0.01, 0.13), "scratches": (0.004, 0.07)}
 # thin holes strike the eye more than their area says
 _SEEN = {"brush": 1.0, "blocks": 1.0, "text": 1.6, "scratches": 2.0}
+# what cameras and people write on photographs: dates, names of files, captions
 _WORDS = (
-    "SAMPLE", "PREVIEW", "PROOF", "COPY", "DRAFT", "do not copy", "all rights reserved", "12.08.1997", "23:41",
-    "2004-05-17", "IMG_2041", "DSC_0386", "photo", "studio", "www.example.com", "Lorem ipsum dolor", "sit amet",
-    "No. 7", "Summer 98", "Hello!",
+    "12.08.1997", "23:41", "2004-05-17", "07/14 '99", "PM 6:32", "IMG_2041", "DSC_0386", "P1010023", "No. 7",
+    "Summer 98", "Hello!", "our garden", "Grandma, 1962", "at the lake", "happy birthday", "second day", "Aunt Mary",
+    "Lorem ipsum dolor", "sit amet", "to be continued",
 )  # fmt: skip
 _FILLS = {"white": (1, 1, 1), "black": (0, 0, 0), "gray": (0.5, 0.5, 0.5)}
 
