@@ -2,8 +2,8 @@
 
 The sequence is cut into segments. For a segment, all that does not depend on the state before is computed for all
 tokens at once, tokens first and channels last in memory; what is left for each token is one multiply-add, in place.
-Where it is dear to start an operation (CUDA), a segment is cut into chunks that are scanned at once, each from a state of
-zero; then the states at the chunks' ends are carried from chunk to chunk, and each token adds what its chunk started
+Where it is dear to start an operation (CUDA), a segment is cut into chunks that are scanned at once, each from a state
+of zero; then the states at the chunks' ends are carried from chunk to chunk, and each token adds what its chunk started
 with. Nothing is divided by a decay, so no decay is too fast (formulations with cumulative sums of logarithms overflow).
 
 With gradients, only the inputs and the state before each segment are kept. Backward computes the rest again, segment by

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 
 import numpy as np
 import pytest
@@ -267,8 +268,8 @@ def test_torch_backend_tells_equal_arguments_apart():
 @pytest.mark.parametrize("length", [1, 2, 3, 100, 1050])
 def test_torch_backend_in_chunks(monkeypatch, length):
     """As it scans on CUDA, and over segments of a few tokens."""
-    for chunks, segment in ((torch_scan.math.isqrt, 2**20), (torch_scan.math.isqrt, 1), (lambda length: min(7, length), 1)):
-        monkeypatch.setattr(torch_scan, "_chunks", lambda x, chunks=chunks: chunks(len(x)))
+    for most, segment in ((32, 2**20), (32, 1), (7, 1)):
+        monkeypatch.setattr(torch_scan, "_chunks", lambda x, most=most: min(most, math.isqrt(2 * len(x))))
         monkeypatch.setitem(torch_scan.SEGMENT, "cpu", segment)
         check_sequence("torch", "cpu", torch.float64, *sequence(groups=2, length=length))
 
