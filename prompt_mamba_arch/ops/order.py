@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 
 import torch
@@ -24,12 +23,23 @@ def scan_order(height: int, width: int, directions: Sequence[str], device: torch
     Raises:
         ValueError: unknown direction.
     """
-    return _scan_order(height, width, tuple(directions), torch.device(device))
+    key = (height, width, tuple(directions), torch.device(device))
+    if key not in _tables:
+        table = _table(*key)
+        if type(table) is not torch.Tensor:
+            return table  # a stand-in, while torch.export or the like follows the program: worthless afterwards
+        if len(_tables) >= 64:
+            _tables.pop(next(iter(_tables)), None)
+        _tables[key] = table
+    return _tables[key]
 
 
-@functools.lru_cache(maxsize=64)
-def _scan_order(height: int, width: int, directions: tuple[str, ...], device: torch.device) -> torch.Tensor:
-    pixels = torch.arange(height * width, dtype=torch.int32).view(height, width)
+_tables: dict[tuple, torch.Tensor] = {}
+
+
+@torch.inference_mode(False)  # a table first used in validation must serve training too
+def _table(height: int, width: int, directions: tuple[str, ...], device: torch.device) -> torch.Tensor:
+    pixels = torch.arange(height * width, dtype=torch.int32, device="cpu").view(height, width)
     orders = []
     for direction in directions:
         if direction not in DIRECTIONS:
