@@ -6,27 +6,7 @@ import functools
 
 import torch
 
-__all__ = ["scan", "why_not"]
-
-
-@functools.lru_cache(maxsize=1)
-def _kernel():
-    """(selective_scan_fn, None), or (None, why there is none)."""
-    try:
-        # any error: undefined symbols of another torch, a drifted dependency, no Triton
-        from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
-    except Exception as error:
-        if isinstance(error, ModuleNotFoundError) and error.name == "mamba_ssm":
-            return None, "mamba-ssm is not installed (pip install --no-build-isolation 'prompt-mamba-arch[cuda]')"
-        if "selective_scan_cuda" in str(error):
-            return None, _NO_EXTENSION
-        return None, f"mamba-ssm cannot be imported ({type(error).__name__}: {error})"
-    from mamba_ssm.ops import selective_scan_interface
-
-    if getattr(selective_scan_interface, "selective_scan_cuda", None) is None:
-        return None, _NO_EXTENSION
-    return selective_scan_fn, None
-
+__all__ = ["can_do", "scan", "why_not"]
 
 _NO_EXTENSION = (
     "mamba-ssm was built without its Mamba-1 CUDA extension; reinstall it with MAMBA_KEEP_CUDA_BUILD=TRUE pip install "
@@ -34,22 +14,48 @@ _NO_EXTENSION = (
 )
 
 
+@functools.lru_cache(maxsize=1)
+def _kernel():
+    """(selective_scan_fn, None), or (None, why there is none)."""
+    try:
+        # any error: undefined symbols of another torch, a drifted dependency, no Triton
+        from mamba_ssm.ops import selective_scan_interface
+    except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and error.name == "mamba_ssm":
+            return None, "mamba-ssm is not installed (pip install --no-build-isolation 'prompt-mamba-arch[cuda]')"
+        if "selective_scan_cuda" in str(error):
+            return None, _NO_EXTENSION
+        return None, f"mamba-ssm cannot be imported ({type(error).__name__}: {error})"
+    # the function can be imported without the extension, and fails when it is called
+    if getattr(selective_scan_interface, "selective_scan_cuda", None) is None:
+        return None, _NO_EXTENSION
+    return selective_scan_interface.selective_scan_fn, None
+
+
 def why_not() -> str | None:
     """Why this backend cannot be used, or None if it can."""
     return _kernel()[1]
 
 
+def can_do(dtype: torch.dtype, states: int) -> bool:
+    """Whether the kernels know that many states, and compute as precisely as inputs of this type deserve."""
+    return dtype != torch.float64 and states <= 256
+
+
 def scan(
     u: torch.Tensor, delta: torch.Tensor, A: torch.Tensor, B: torch.Tensor, C: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Arguments and result as `reference.scan`, float32 on a CUDA device; at most 256 states.
+    """Arguments and result as `reference.scan`, float32 on a CUDA device. The last state has no gradient.
 
     Raises:
-        RuntimeError: mamba-ssm or its extension is missing.
+        RuntimeError: mamba-ssm or its extension is missing. ValueError: float64, or more than 256 states.
     """
     kernel, problem = _kernel()
     if kernel is None:
         raise RuntimeError(problem)
+    if not can_do(u.dtype, A.shape[1]):
+        raise ValueError(f"mamba-ssm scans float32 and up to 256 states, not {u.dtype} and {A.shape[1]}")
     # the kernels read along L, which must lie densely
     u, delta, B, C = (t if t.stride(-1) == 1 else t.contiguous() for t in (u, delta, B, C))
-    return kernel(u, delta, A.contiguous(), B, C, return_last_state=True)
+    y, last = kernel(u, delta, A.contiguous(), B, C, return_last_state=True)
+    return y, last.detach()  # the kernels' backward pass leaves its gradient out without a word
