@@ -90,8 +90,9 @@ class ScanMixer(nn.Module):
         ways: names of the K pixel orders, as `ops.scan_order` knows them.
         d_state: N, numbers that a channel remembers.
         expand: D / C.
-        a_form: "free" (A is a parameter for each of the N states) or "tied" (A_n = n * A_1: one for all of them).
-        local_conv, gate: whether there are the depthwise convolution and the branch z.
+        a_form: A is a parameter for each of the N states ("general"), or one for all of them: A_n = n * a ("tied") or
+            A_n = a ("scalar").
+        local_conv, gate, norm: whether there are the depthwise convolution, the branch z and the LayerNorm of y.
         text_width: T, or None: the prompt does not reach the scan.
     """
 
@@ -105,11 +106,12 @@ class ScanMixer(nn.Module):
         a_form: str,
         local_conv: bool,
         gate: bool,
+        norm: bool,
         text_width: int | None,
     ):
         super().__init__()
         inner, directions, rank = int(channels * expand), len(ways), math.ceil(channels / 16)
-        self.ways, self.d_state = ways, d_state
+        self.ways, self.a_form = ways, a_form
         # two layers, not one that is cut in half: the convolution then finds its input contiguous
         self.in_proj = PixelLinear(channels, inner)
         self.gate_proj = PixelLinear(channels, inner) if gate else None
@@ -117,22 +119,15 @@ class ScanMixer(nn.Module):
         self.dbc_proj = PixelLinear(inner, directions * (rank + 2 * d_state))
         self.text_scan = ZeroLinear(text_width, self.dbc_proj.out_features) if text_width else None
 
-        # Mamba's start: delta is log-uniform in [1e-3, 1e-1], A_n = -n, D = 1
+        # Mamba's start: delta is log-uniform in [1e-3, 1e-1], A_n = -n (-1 in the scalar form), D = 1
         delta = torch.exp(torch.empty(directions, inner).uniform_(math.log(1e-3), math.log(1e-1)))
         self.dt_weight = nn.Parameter(torch.empty(directions, inner, rank).uniform_(-1, 1) * rank**-0.5)
         self.dt_bias = nn.Parameter(delta + torch.log(-torch.expm1(-delta)))  # the inverse of softplus
-        rates = torch.arange(1, (1 if a_form == "tied" else d_state) + 1, dtype=torch.float32)
-        self.A_log = nn.Parameter(torch.log(rates).repeat(directions, inner, 1))  # (K, D, N), or (K, D, 1) when tied
+        rates = torch.arange(1, (d_state if a_form == "general" else 1) + 1, dtype=torch.float32)
+        self.A_log = nn.Parameter(torch.log(rates).repeat(directions, inner, 1))  # (K, D, N), or (K, D, 1)
         self.D = nn.Parameter(torch.ones(directions, inner))
-        self.norm = nn.LayerNorm(inner, eps=NORM_EPS)
+        self.norm = nn.LayerNorm(inner, eps=NORM_EPS) if norm else nn.Identity()
         self.out_proj = PixelLinear(inner, channels)
-
-    def decay(self) -> torch.Tensor:
-        """A, negative: (K, D, N)."""
-        slowest = -torch.exp(self.A_log)
-        if slowest.shape[-1] == self.d_state:
-            return slowest
-        return slowest * torch.arange(1, self.d_state + 1, dtype=slowest.dtype, device=slowest.device)
 
     def forward(self, x: torch.Tensor, text: torch.Tensor | None) -> Branch:
         batch, height, width, _ = x.shape
@@ -145,7 +140,8 @@ class ScanMixer(nn.Module):
             dbc = dbc + self.text_scan(text)[:, None]
         dbc = dbc.view(batch, height * width, len(self.ways), -1)  # (B, L, K, R + 2N)
         order = scan_order(height, width, self.ways, x.device)  # (K, L)
-        y = selective_scan_2d(u, dbc, self.dt_weight, self.dt_bias, self.decay(), self.D, order)
+        A = -torch.exp(self.A_log)
+        y = selective_scan_2d(u, dbc, self.dt_weight, self.dt_bias, A, self.D, order, a_form=self.a_form)
         y = self.norm(y).unflatten(1, (height, width))
         if self.gate_proj is not None:
             y = y * F.silu(self.gate_proj(x))

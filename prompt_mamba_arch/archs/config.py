@@ -59,11 +59,12 @@ def _check(config: dict) -> None:
     def whole(value: object, least: int) -> bool:
         return type(value) is int and value >= least
 
+    flags = "local_conv gate scan_norm text_scan text_gate text_attention text_route use_checkpoint".split()
     counts = "in_chans out_chans dim unshuffle d_state num_experts text_dim text_width text_tokens".split()
     for name in counts:
         demand(whole(config[name], 1), name, "a whole number from 1")
     demand(whole(config["middle_blocks"], 0), "middle_blocks", "a whole number from 0")
-    for name in ("local_conv", "gate", "text_scan", "text_gate", "text_attention", "text_route", "use_checkpoint"):
+    for name in flags:
         demand(type(config[name]) is bool, name, "true or false")
     for name in ("expand", "ffn_ratio"):
         value = config[name]
@@ -71,7 +72,7 @@ def _check(config: dict) -> None:
     demand(type(config["residual_scale"]) in (int, float), "residual_scale", "a number")
     demand(config["upscale"] in (1, 2, 3, 4), "upscale", "1, 2, 3 or 4")
     demand(config["directions"] in (1, 2, 4), "directions", "1, 2 or 4")
-    demand(config["a_form"] in ("free", "tied"), "a_form", "free or tied")
+    demand(config["a_form"] in ("general", "tied", "scalar"), "a_form", "general, tied or scalar")
 
     in_chans, out_chans = config["in_chans"], config["out_chans"]
     demand(in_chans == 1 or in_chans >= out_chans, "in_chans", f"1 or at least out_chans ({out_chans})")

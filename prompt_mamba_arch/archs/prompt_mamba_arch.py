@@ -55,9 +55,10 @@ class PromptMamba(nn.Module):
         directions: 1, 2 or 4 scan directions a block; with fewer than four, blocks take turns.
         d_state: numbers that a channel of the scan remembers.
         expand: inner channels of the scan block / its channels.
-        a_form: `free` or `tied` decay rates of those numbers.
+        a_form: `general` decay rates, each number its own; `tied`, n times the first; or `scalar`, all the same.
         local_conv: depthwise 3x3 convolution in the blocks.
         gate: SiLU-gated branch in the scan block.
+        scan_norm: LayerNorm of the scan's result.
         ffn_ratio: channels before the feed-forward's gate / the block's channels.
         num_experts: above 1, feed-forwards are mixtures of so many experts, mixed for each image.
         residual_scale: the learned scale of what a block adds starts here.
@@ -96,9 +97,10 @@ class PromptMamba(nn.Module):
         directions: int = 2,
         d_state: int = 8,
         expand: float = 1.0,
-        a_form: str = "free",
+        a_form: str = "general",
         local_conv: bool = True,
         gate: bool = True,
+        scan_norm: bool = True,
         ffn_ratio: float = 2.0,
         num_experts: int = 1,
         residual_scale: float = 0.1,
@@ -160,7 +162,7 @@ class PromptMamba(nn.Module):
             if kind == "conv":
                 return ConvMixer(width, local_conv=c["local_conv"])
             scan = {name: c[name] for name in ("d_state", "expand", "a_form", "local_conv", "gate")}
-            return ScanMixer(width, ways=next(ways), text_width=text_width("text_scan"), **scan)
+            return ScanMixer(width, ways=next(ways), norm=c["scan_norm"], text_width=text_width("text_scan"), **scan)
 
         def feed_forward() -> nn.Module:
             if c["num_experts"] == 1:
