@@ -137,7 +137,7 @@ setup(
         "numpy",
         "scipy",
         "opencv-python>=4.8",
-        "pillow>=10",
+        "pillow>=10.1",
         "lmdb>=1.4",
         "pyyaml>=6",
         "requests",
