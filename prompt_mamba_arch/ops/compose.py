@@ -11,6 +11,8 @@ __all__ = ["expand_rates", "image_scan", "sequence_scan"]
 
 # (u, delta, A, B, C) -> (y, last state), as reference.scan
 Recurrence = Callable[..., tuple[torch.Tensor, torch.Tensor]]
+# as sequence_scan after its first argument
+SequenceScan = Callable[..., tuple[torch.Tensor, torch.Tensor]]
 
 
 def expand_rates(A: torch.Tensor, states: int, a_form: str) -> torch.Tensor:
@@ -34,7 +36,7 @@ def sequence_scan(recurrence: Recurrence, u, delta, A, B, C, D, z, delta_bias, d
     return y, last
 
 
-def image_scan(recurrence: Recurrence, x, dbc, dt_weight, dt_bias, A, D, order, a_form):
+def image_scan(sequence: SequenceScan, x, dbc, dt_weight, dt_bias, A, D, order, a_form):
     """`selective_scan_2d` for tensors of one type: gathers all directions as groups of channels of one scan."""
     batch, length, dim = x.shape
     directions, _, rank = dt_weight.shape
@@ -44,8 +46,7 @@ def image_scan(recurrence: Recurrence, x, dbc, dt_weight, dt_bias, A, D, order, 
     dbc = torch.stack([dbc[:, i, k] for k, i in enumerate(index)], dim=1)  # (B, K, L, R + 2N)
     low, B, C = dbc.split([rank, states, states], dim=-1)
     delta = low @ dt_weight.transpose(1, 2)  # (B, K, L, D)
-    y, _ = sequence_scan(
-        recurrence,
+    y, _ = sequence(
         u.transpose(2, 3).reshape(batch, directions * dim, length),
         delta.transpose(2, 3).reshape(batch, directions * dim, length),
         A.reshape(directions * dim, -1),

@@ -6,6 +6,8 @@ import functools
 
 import torch
 
+from prompt_mamba_arch.ops import compose
+
 __all__ = ["can_do", "scan", "why_not"]
 
 _NO_EXTENSION = (
@@ -42,20 +44,36 @@ def can_do(dtype: torch.dtype, states: int) -> bool:
     return dtype != torch.float64 and states <= 256
 
 
-def scan(
-    u: torch.Tensor, delta: torch.Tensor, A: torch.Tensor, B: torch.Tensor, C: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Arguments and result as `reference.scan`, float32 on a CUDA device. The last state has no gradient.
+def scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus, a_form):
+    """`selective_scan` for float32 tensors on a CUDA device, B and C `(B, G, N, L)`. Returns y and the last state.
+
+    The kernels add the bias, apply softplus, skip and gate themselves: no pass over memory and nothing kept for that.
 
     Raises:
-        RuntimeError: mamba-ssm or its extension is missing. ValueError: float64, or more than 256 states.
+        RuntimeError: mamba-ssm or its extension is missing; in backward, for a gradient of the last state.
+        ValueError: float64, or more than 256 states.
     """
     kernel, problem = _kernel()
     if kernel is None:
         raise RuntimeError(problem)
-    if not can_do(u.dtype, A.shape[1]):
-        raise ValueError(f"mamba-ssm scans float32 and up to 256 states, not {u.dtype} and {A.shape[1]}")
+    states = B.shape[2]
+    if not can_do(u.dtype, states):
+        raise ValueError(f"mamba-ssm scans float32 and up to 256 states, not {u.dtype} and {states}")
     # the kernels read along L, which must lie densely
-    u, delta, B, C = (t if t.stride(-1) == 1 else t.contiguous() for t in (u, delta, B, C))
-    y, last = kernel(u, delta, A.contiguous(), B, C, return_last_state=True)
-    return y, last.detach()  # the kernels' backward pass leaves its gradient out without a word
+    u, delta, B, C, z = (t if t is None or t.stride(-1) == 1 else t.contiguous() for t in (u, delta, B, C, z))
+    A = compose.expand_rates(A, states, a_form)
+    A, D, delta_bias = (t if t is None else t.contiguous() for t in (A, D, delta_bias))
+    y, last = kernel(u, delta, A, B, C, D, z, delta_bias, delta_softplus, return_last_state=True)
+    return y, _WithoutGradient.apply(last)
+
+
+class _WithoutGradient(torch.autograd.Function):
+    """The kernels' backward pass leaves the last state's gradient out without a word."""
+
+    @staticmethod
+    def forward(ctx, last):
+        return last.view_as(last)
+
+    @staticmethod
+    def backward(ctx, dlast):
+        raise RuntimeError("mamba-ssm's kernels have no gradient for the last state; use backend='torch'")

@@ -26,20 +26,21 @@ class Backend(NamedTuple):
     """Why it cannot be used here, or None."""
 
 
-def _composed(recurrence: Callable, *why_not: Callable) -> Backend:
+def _composed(sequence: Callable, *why_not: Callable) -> Backend:
     def without_autocast(scan: Callable) -> Callable:
         def run(x: torch.Tensor, *others):
             with torch.autocast(x.device.type, enabled=False):
-                return scan(recurrence, x, *others)
+                return scan(x, *others)
 
         return run
 
-    return Backend(without_autocast(compose.sequence_scan), without_autocast(compose.image_scan), *why_not)
+    image = functools.partial(compose.image_scan, sequence)
+    return Backend(without_autocast(sequence), without_autocast(image), *why_not)
 
 
 BACKENDS: dict[str, Backend] = {
-    "reference": _composed(reference.scan),
-    "torch": _composed(torch_scan.scan),
+    "reference": _composed(functools.partial(compose.sequence_scan, reference.scan)),
+    "torch": _composed(functools.partial(compose.sequence_scan, torch_scan.scan)),
     "cpu": Backend(cpu.scan, cpu.scan_2d, lambda: cpu.why_not),
     "mamba_ssm": _composed(cuda.scan, cuda.why_not),
 }

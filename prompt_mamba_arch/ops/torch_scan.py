@@ -134,14 +134,17 @@ def _states(u, delta, rates, B, start):
     return decay, hs
 
 
+# Sums, not matrix products: those are slower for matrices this small, and may be rounded to TF32 or bfloat16
+
+
 def _over_states(weights: torch.Tensor, hs: torch.Tensor) -> torch.Tensor:
     """The sum over n of weights `(S, B, G, N)` times hs `(S, B, G, N, D/G)`."""
-    return (weights.unsqueeze(-2) @ hs).squeeze(-2)
+    return (weights.unsqueeze(-1) * hs).sum(-2)
 
 
 def _over_channels(hs: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     """The sum over the channels of hs `(S, B, G, N, D/G)` times weights `(S, B, G, D/G)`, as `(B, G, N, S)`."""
-    return (hs @ weights.unsqueeze(-1)).squeeze(-1).permute(1, 2, 3, 0)
+    return (hs * weights.unsqueeze(-2)).sum(-1).permute(1, 2, 3, 0)
 
 
 def _recur(x: torch.Tensor, decay: torch.Tensor, backwards: bool = False) -> None:

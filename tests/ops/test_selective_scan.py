@@ -406,6 +406,17 @@ def test_float64_is_scanned_in_float64_with_float32_parameters(backend):
         assert_close({"y": got}, {"y": want}, EXACT)
 
 
+@pytest.mark.parametrize(("backend", "device"), PLACES)
+def test_precision_is_not_what_matrix_products_are_allowed(backend, device):
+    """TF32, or bfloat16 on some CPUs, is for networks' layers; a scan would add up its errors."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        check_sequence(backend, device, torch.float32, *sequence(dim=32, states=16, length=300, groups=2))
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 # ---- extremes -------------------------------------------------------------------------------------------------------
 
 
