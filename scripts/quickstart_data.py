@@ -32,14 +32,22 @@ TEST = ("chelsea", "motorcycle")
 PIECE = 256  # pixels
 SENTENCES = {"noise": "take the grain out", "holes": "remove the scratches"}
 REQUESTS = {
-    ("noise",): ["remove the noise", "take the grain out", "denoise", "get rid of the speckles", "it is too grainy",
-                 "clean up the noise but leave the scratches", "smooth out the grain, keep the scratches"],
-    ("holes",): ["remove the scratches", "repair the scratches", "take the white lines off", "my photo is full of scratches",
-                 "get rid of the white scratches", "remove the scratches but keep the grain", "only the scratches, please"],
-    KINDS: ["restore this photo", "fix everything", "remove the noise and the scratches", "make it look good again",
-            "clean it up", "repair this picture", "erase the scratches and take the grain out"],
-    (): ["leave it as it is", "change nothing", "do not touch this photo", "keep the picture exactly like this",
-         "it is fine, leave it alone"],
+    ("noise",): [
+        "remove the noise", "take the grain out", "denoise", "get rid of the speckles", "it is too grainy",
+        "clean up the noise but leave the scratches", "smooth out the grain, keep the scratches",
+    ],
+    ("holes",): [
+        "remove the scratches", "repair the scratches", "take the white lines off", "my photo is full of scratches",
+        "get rid of the white scratches", "remove the scratches but keep the grain", "only the scratches, please",
+    ],
+    KINDS: [
+        "restore this photo", "fix everything", "remove the noise and the scratches", "make it look good again",
+        "clean it up", "repair this picture", "erase the scratches and take the grain out",
+    ],
+    (): [
+        "leave it as it is", "change nothing", "do not touch this photo", "keep the picture exactly like this",
+        "it is fine, leave it alone",
+    ],
 }  # fmt: skip
 
 
