@@ -268,7 +268,7 @@ def test_torch_backend_tells_equal_arguments_apart():
 @pytest.mark.parametrize("length", [1, 2, 3, 100, 1050])
 def test_torch_backend_in_chunks(monkeypatch, length):
     """As it scans on CUDA, and over segments of a few tokens."""
-    for most, segment in ((32, 2**20), (32, 1), (7, 1)):
+    for most, segment in ((1, 1), (32, 2**20), (32, 1), (7, 1)):
         monkeypatch.setattr(torch_scan, "_chunks", lambda x, most=most: min(most, math.isqrt(2 * len(x))))
         monkeypatch.setitem(torch_scan.SEGMENT, "cpu", segment)
         check_sequence("torch", "cpu", torch.float64, *sequence(groups=2, length=length))
