@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from prompt_mamba_arch.ops import allocator
 from prompt_mamba_arch.ops.interface import A_FORMS, available_backends, selective_scan, selective_scan_2d
 from prompt_mamba_arch.ops.order import DIRECTIONS, scan_order
 
 __all__ = ["A_FORMS", "DIRECTIONS", "available_backends", "scan_order", "selective_scan", "selective_scan_2d"]
+
+allocator.keep_freed_blocks()
