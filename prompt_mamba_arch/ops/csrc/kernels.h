@@ -195,12 +195,12 @@ template <class S> struct Parameters {
 
 template <class S> struct Tiles {  // of all the part's blocks: [blocks][tokens][LANES]
   S *delta, *input, *y;
-  S *slope, *x;  // backward
+  S *slope, *x, *dy;  // backward
 };
 
 // Fills the tiles of blocks [from, to) at COUNT tokens from t on.
 //   delta_rows: raw delta (rank == 0); low: rows of `rank` numbers, the low-rank delta
-//   FORWARD: y = D * x, or what y_rows hold + D * x. Otherwise: x, and the derivative of delta by raw delta.
+//   FORWARD: y = D * x, or what y_rows hold + D * x. Otherwise: x, the derivative of delta by raw delta, and dy = y_rows.
 template <class S, int COUNT, bool FORWARD>
 static SCAN_INLINE void prepare_tokens(const ScanProblem& p, const Parameters<S>& parameters, const Tiles<S>& tiles,
                                        int tokens, int t, int64_t from, int64_t to, const Rows<S>& x_rows,
@@ -232,13 +232,12 @@ static SCAN_INLINE void prepare_tokens(const ScanProblem& p, const Parameters<S>
     const Vec<S> D = load(parameters.D + i * LANES);
     for (int k = 0; k < COUNT; k++) {
       const Vec<S> x = load(x_at[k] + i * x_rows.block);
-      Vec<S> y{};
-      if (FORWARD) y = y_rows ? load(y_at[k] + i * y_rows->block) + x * D : x * D;
       store(tiles.delta + at + k * LANES, delta[k]);
       store(tiles.input + at + k * LANES, delta[k] * x);
       if (FORWARD) {
-        store(tiles.y + at + k * LANES, y);
+        store(tiles.y + at + k * LANES, y_rows ? load(y_at[k] + i * y_rows->block) + x * D : x * D);
       } else {
+        store(tiles.dy + at + k * LANES, load(y_at[k] + i * y_rows->block));
         store(tiles.x + at + k * LANES, x);
         store(tiles.slope + at + k * LANES, slope[k]);
       }
@@ -372,21 +371,21 @@ template <class S> struct ParameterGradients {
 };
 
 // The chain rule from the tile's results back to x, delta and the parameters, for block i.
-//   in:  dinput, dexponent as tile.h leaves them, dy (before the gate)
+//   in:  dinput, dexponent as tile.h leaves them, tiles.dy
 //   out: dinput becomes dx, dexponent the gradient of raw delta; low-rank delta's gradient is added to dlow, whose rows
 //        are `rank` rows of LANES numbers for each token
 template <class S>
 static SCAN_INLINE void finish_block(const ScanProblem& p, const Parameters<S>& parameters, const Tiles<S>& tiles,
-                                     const ParameterGradients<S>& sums, int64_t i, int tokens, const S* dy, S* dinput,
-                                     S* dexponent, const S* low, S* dlow) {
+                                     const ParameterGradients<S>& sums, int64_t i, int tokens, S* dinput, S* dexponent,
+                                     const S* low, S* dlow) {
   const int64_t at = i * block_stride(tokens);
   const bool general = p.form == SCAN_GENERAL;
   const Vec<S> D = load(parameters.D + i * LANES);
   // d(delta A[n]) is weighted by log2(e) A[n] (general), or by A[n] / A[0]: back to a derivative by delta
   const Vec<S> by_delta = general ? all(S(0.6931471805599453)) : load(parameters.rate + i * LANES) * all(S(0.6931471805599453));
   Vec<S> dbias = load(sums.bias + i * LANES), dD = load(sums.D + i * LANES), dA{};
-  dy += at, dinput += at, dexponent += at;
-  const S *delta = tiles.delta + at, *x = tiles.x + at, *slope = tiles.slope + at;
+  dinput += at, dexponent += at;
+  const S *dy = tiles.dy + at, *delta = tiles.delta + at, *x = tiles.x + at, *slope = tiles.slope + at;
   for (int t = 0; t < tokens * LANES; t += LANES) {
     const Vec<S> xt = load(x + t), dyt = load(dy + t), dint = load(dinput + t), dext = load(dexponent + t);
     const Vec<S> deltat = load(delta + t);
@@ -427,7 +426,7 @@ template <class S> static int backward(const ScanProblem& p, const ScanGradients
   Parameters<S> parameters;
   ParameterGradients<S> sums;
   Tiles<S> tiles;
-  S *dy, *dinput, *dexponent, *gate, *decay, *power, *B, *C, *low, *carry, *dB, *dC, *dlow, *leaf_sums, *hs, *as;
+  S *dinput, *dexponent, *gate, *decay, *power, *B, *C, *low, *carry, *dB, *dC, *dlow, *leaf_sums, *hs, *as;
   char* base = nullptr;
   for (int round = 0; round < 2; round++) {
     Arrays<S> arrays(base);
@@ -438,7 +437,7 @@ template <class S> static int backward(const ScanProblem& p, const ScanGradients
     sums.bias = arrays.take(blocks.count * LANES), sums.D = arrays.take(blocks.count * LANES);
     tiles.delta = arrays.take(tile), tiles.input = arrays.take(tile), tiles.x = arrays.take(tile);
     tiles.slope = arrays.take(tile), tiles.y = arrays.take(p.z.data ? tile : 0);
-    dy = arrays.take(tile), dinput = arrays.take(tile), dexponent = arrays.take(tile);
+    tiles.dy = arrays.take(tile), dinput = arrays.take(tile), dexponent = arrays.take(tile);
     gate = arrays.take(p.z.data ? tile : 0);
     decay = arrays.take(p.chunk * LANES), power = arrays.take(p.chunk * LANES);
     B = arrays.take(p.chunk * p.states), C = arrays.take(p.chunk * p.states), low = arrays.take(p.chunk * p.rank);
@@ -479,32 +478,23 @@ template <class S> static int backward(const ScanProblem& p, const ScanGradients
 
       if (!p.rank) pack_indirect(delta_rows, p.delta, blocks, tokens, tiles.delta);
       pack_indirect(x_rows, p.x, blocks, tokens, tiles.x);
-      pack_indirect(dy_rows, g.dy, blocks, tokens, dy);
+      pack_indirect(dy_rows, g.dy, blocks, tokens, tiles.dy);
       if (p.z.data) pack_indirect(z_rows, p.z, blocks, tokens, gate);
       const auto prepare_blocks = [&](int64_t from, int64_t to, bool direct) {
+        const Rows<S> dys = direct ? dy_rows : rows_of_tile(tiles.dy, tokens);
         prepare<S, false>(p, parameters, tiles, tokens, from, to, direct ? x_rows : rows_of_tile(tiles.x, tokens),
-                          direct ? delta_rows : rows_of_tile(tiles.delta, tokens), low, nullptr);
-        const Rows<S> dys = direct ? dy_rows : rows_of_tile(dy, tokens);
+                          direct ? delta_rows : rows_of_tile(tiles.delta, tokens), low, &dys);
+        if (!p.z.data) return;
         const Rows<S> zs = direct ? z_rows : rows_of_tile(gate, tokens);
-        for (int t = 0; t < tokens; t++) {
-          if (dys.order && t + 4 < tokens) prefetch_row(dys, t + 4, to);
-          const S *dy_at = dys.at(t), *z_at = p.z.data ? zs.at(t) : nullptr;
+        for (int t = 0; t < tokens; t++)
           for (int64_t i = from; i < to; i++) {
+            // y = ungated * z s with s = sigmoid(z); the gate's tile keeps dz / ungated
             const int64_t at = i * block_stride(tokens) + t * LANES;
-            const Vec<S> dyt = load(dy_at + i * dys.block);
-            store(dinput + at, Vec<S>{});
-            store(dexponent + at, Vec<S>{});
-            if (z_at) {
-              // y = ungated * z s with s = sigmoid(z); the gate's tile keeps dz / ungated
-              const Vec<S> z = load(z_at + i * zs.block), s = sigmoid<S>(z);
-              store(dy + at, dyt * z * s);
-              store(gate + at, dyt * s * (all(S(1)) + z * (all(S(1)) - s)));
-              store(tiles.y + at, load(tiles.x + at) * load(parameters.D + i * LANES));
-            } else {
-              store(dy + at, dyt);
-            }
+            const Vec<S> z = load(zs.at(t) + i * zs.block), s = sigmoid<S>(z), dy = load(tiles.dy + at);
+            store(tiles.dy + at, dy * z * s);
+            store(gate + at, dy * s * (all(S(1)) + z * (all(S(1)) - s)));
+            store(tiles.y + at, load(tiles.x + at) * load(parameters.D + i * LANES));
           }
-        }
       };
       SCAN_DIRECT_THEN_TILES(blocks, prepare_blocks)
 
@@ -521,11 +511,11 @@ template <class S> static int backward(const ScanProblem& p, const ScanGradients
           const S* start = static_cast<const S*>(p.starts) +
                            ((part.image * p.groups + group) * chunks + c) * p.states * padded + blocks.first_channel +
                            i * LANES;
-          const TileGradients<S> grad = {dy + at, start, padded, carry + i * p.states * LANES, dinput + at,
+          const TileGradients<S> grad = {tiles.dy + at, start, padded, carry + i * p.states * LANES, dinput + at,
                                          dexponent + at, sums.A + i * parameters.rates * LANES, dB, dC,
                                          p.z.data ? tiles.y + at : nullptr, hs, as};
           backward_tile(tile, grad, p.form, !simple);
-          finish_block(p, parameters, tiles, sums, i, tokens, dy, dinput, dexponent, low, dlow);
+          finish_block(p, parameters, tiles, sums, i, tokens, dinput, dexponent, low, dlow);
           if (p.z.data)
             for (int64_t o = at; o < at + tokens * LANES; o += LANES) store(gate + o, load(gate + o) * load(tiles.y + o));
         }

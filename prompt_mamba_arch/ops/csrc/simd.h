@@ -34,7 +34,7 @@ constexpr int LANES = SCAN_LANES;
 
 template <class S, int N> struct VectorType {
   typedef S aligned __attribute__((vector_size(N * sizeof(S))));
-  typedef S anywhere __attribute__((vector_size(N * sizeof(S)), aligned(sizeof(S)), may_alias));  // in memory
+  typedef S anywhere __attribute__((vector_size(N * sizeof(S)), aligned(sizeof(S))));  // in memory
 };
 template <class S> using Vec = typename VectorType<S, LANES>::aligned;
 

@@ -123,8 +123,8 @@ template <class S> struct TileGradients {
   const S* start;   // the state at the chunk's start: `states` rows, start_stride numbers apart
   int64_t start_stride;
   S* carry;         // [states]  a g of the token after the chunk; becomes that of the chunk's first
-  S* dinput;        // [tokens]  += d(delta x)
-  S* dexponent;     // [tokens]  general: += sum over n of rate[n] d(delta A[n]); tied: of (n + 1) d(...); scalar: of d(...)
+  S* dinput;        // [tokens]  d(delta x)
+  S* dexponent;     // [tokens]  general: sum over n of rate[n] d(delta A[n]); tied: of (n + 1) d(...); scalar: of d(...)
   S* dA;            // [states]  general form only: += sum over t of delta d(delta A[n])
   S *dB, *dC;       // tokens rows of `states` rows of LANES numbers: += each channel's part
   S* y;             // [tokens]  += sum over n of C h, or NULL
@@ -174,7 +174,7 @@ static SCAN_INLINE void backward_states(const Tile<S>& tile, const TileGradients
   for (int t = tokens - 1; t >= 0; t--) {
     const Vec<S> dyt = load(dy + t * LANES), x = load(input + t * LANES);
     const Vec<S> d = FORM == SCAN_GENERAL ? load(delta + t * LANES) : load(tile.decay + t * LANES);
-    Vec<S> din = load(dinput + t * LANES), dexp = load(dexponent + t * LANES);
+    Vec<S> din = first ? load(dinput + t * LANES) : Vec<S>{}, dexp = first ? load(dexponent + t * LANES) : Vec<S>{};
     for (int j = 0; j < BATCH; j++) {
       const Vec<S> g = dyt * all(C[t * states + j]) + carry[j];
       S* dCt = dC + (t * states + j) * LANES;
