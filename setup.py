@@ -117,7 +117,8 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.9,<3.13",  # BasicSR 1.4.2 cannot be built on Python 3.13
     packages=find_packages(include=["prompt_mamba_arch", "prompt_mamba_arch.*"]),
-    include_package_data=True,
+    include_package_data=False,  # MANIFEST.in is for source archives; the kernels' sources are of no use installed
+    package_data={"": ["*.yml", "*.yaml", "*.jsonl", "*.safetensors"]},
     ext_modules=[
         Extension(
             "prompt_mamba_arch.ops._scan",
@@ -153,7 +154,6 @@ setup(
     },
     entry_points={"console_scripts": ["prompt-mamba=prompt_mamba_arch.cli:main"]},
     classifiers=[
-        "License :: OSI Approved :: Apache Software License",
         "Programming Language :: Python :: 3",
         "Topic :: Scientific/Engineering :: Image Processing",
     ],
