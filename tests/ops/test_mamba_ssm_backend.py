@@ -266,7 +266,7 @@ def check_unusable(caplog, message):
     with pytest.raises(RuntimeError) as caught:
         selective_scan(**sequence(), backend="mamba_ssm")
     assert str(caught.value) == f"scan backend 'mamba_ssm': {message}"
-    with caplog.at_level(logging.WARNING, logger="prompt_mamba_arch"), FakeTensorMode():
+    with caplog.at_level(logging.WARNING, logger="prompt_mamba_arch"), pretended_cuda():
         for _ in range(3):
             assert selective_scan(**sequence("cuda")).device.type == "cuda"
             assert selective_scan_2d(**image("cuda")).device.type == "cuda"
