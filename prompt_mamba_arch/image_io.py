@@ -132,9 +132,15 @@ def _deep_pixels(path: Path, image: Image.Image) -> np.ndarray | None:
     pixels = pixels[..., None] if pixels.ndim == 2 else pixels
     if pixels.shape[2] in (3, 4):
         pixels = pixels[..., [2, 1, 0, 3][: pixels.shape[2]]]  # BGR(A)
-    if image.mode == "LA" and pixels.shape[2] == 4:  # OpenCV repeats the gray
+    if pixels.shape[2] == 4 and _is_gray_png(path):  # Pillow and OpenCV repeat the gray
         pixels = pixels[..., [0, 3]]
     return pixels
+
+
+def _is_gray_png(path: Path) -> bool:
+    with path.open("rb") as file:
+        start = file.read(26)
+    return start.startswith(b"\x89PNG") and start[25] == 4  # the header's colour type: gray with alpha
 
 
 def _shallow_pixels(image: Image.Image) -> np.ndarray:
@@ -179,7 +185,7 @@ def write_photo(path: str | os.PathLike, photo: Photo) -> list[str]:
     pixels, alpha = photo.pixels, photo.alpha
     if pixels.dtype == np.uint16 and kind not in _DEEP_FORMATS:
         lost.append(f"{kind} holds 8 bits a channel: 16 bits were reduced")
-        pixels, alpha = (a if a is None else ((a.astype(np.uint32) + 128) // 257).astype(np.uint8) for a in (pixels, alpha))
+        pixels, alpha = _eight_bits(pixels), alpha if alpha is None else _eight_bits(alpha)
     if alpha is not None and kind not in _ALPHA_FORMATS:
         lost.append(f"{kind} has no transparency: the alpha channel was left out")
         alpha = None
@@ -193,6 +199,10 @@ def write_photo(path: str | os.PathLike, photo: Photo) -> list[str]:
         else:
             _write_shallow(temporary, channels, kind, photo)
     return lost
+
+
+def _eight_bits(deep: np.ndarray) -> np.ndarray:
+    return ((deep.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
 def _write_shallow(path: Path, channels: np.ndarray, kind: str, photo: Photo) -> None:
@@ -215,14 +225,16 @@ def _write_deep(path: Path, channels: np.ndarray, kind: str, photo: Photo) -> li
     if kind == "TIFF":
         import tifffile  # comes with BasicSR's scikit-image
 
+        if channels.shape[2] == 2:  # few programs read gray with alpha from TIFF
+            channels = channels[..., [0, 0, 0, 1]]
         extra = [(_ICC_TAG, 7, len(photo.icc), photo.icc, True)] if photo.icc else []
-        gray = channels.shape[2] < 3
+        gray = channels.shape[2] == 1
         tifffile.imwrite(
             path,
-            channels[..., 0] if channels.shape[2] == 1 else channels,
+            channels[..., 0] if gray else channels,
             photometric="minisblack" if gray else "rgb",
-            planarconfig=None if channels.shape[2] == 1 else "contig",
-            extrasamples=["unassalpha"] if channels.shape[2] in (2, 4) else None,
+            planarconfig=None if gray else "contig",
+            extrasamples=["unassalpha"] if channels.shape[2] == 4 else None,
             compression="zlib",
             extratags=extra,
             metadata=None,
@@ -252,5 +264,7 @@ def _png16(channels: np.ndarray, photo: Photo) -> bytes:
     if photo.exif:
         chunks.append((b"eXIf", photo.exif[6:] if photo.exif.startswith(b"Exif\0\0") else photo.exif))
     chunks += [(b"IDAT", zlib.compress(filtered.tobytes(), 6)), (b"IEND", b"")]
-    parts = (struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks)
-    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+    parts = [b"\x89PNG\r\n\x1a\n"]
+    for kind, data in chunks:
+        parts += [struct.pack(">I", len(data)), kind, data, struct.pack(">I", zlib.crc32(kind + data))]
+    return b"".join(parts)

@@ -56,3 +56,30 @@ def paired_folders(tmp_path: Path, photos: dict[str, np.ndarray]) -> PairedFolde
         for folder, image in zip(folders, (gt, lq)):
             assert cv2.imwrite(str(folder / f"{name}.png"), image)
     return folders
+
+
+@pytest.fixture(scope="module")
+def net():
+    """A PromptMamba that is built and run in milliseconds; a prompt changes what it does."""
+    from prompt_mamba_arch.archs.prompt_mamba_arch import PromptMamba
+
+    torch.manual_seed(0)
+    net = PromptMamba(dim=8, enc_blocks=[1, 1], middle_blocks=1, dec_blocks=[1, 1], text_width=8).eval()
+    with torch.no_grad():
+        for parameter in net.parameters():  # the text path starts neutral, the output near the input
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return net
+
+
+@pytest.fixture
+def checkpoint(net, tmp_path):
+    """Its file, as the training writes it."""
+    path = tmp_path / "net_g_latest.pth"
+    torch.save({"params": net.state_dict(), "network_g": {"type": "PromptMamba", **net.config}}, path)
+    return path
+
+
+@pytest.fixture
+def photo(photos):
+    """(70, 90, 3) uint8 RGB."""
+    return np.ascontiguousarray(photos["astronaut"][:70, :90])
