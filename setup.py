@@ -125,7 +125,7 @@ setup(
             sources=[f"{CSRC}/{name}.cpp" for name in ("api", "scan_baseline", "scan_avx2", "scan_avx512")],
             depends=[f"{CSRC}/{name}.h" for name in ("scan", "simd", "tile", "kernels")],
             language="c++",
-            optional=True,
+            optional=os.environ.get("PROMPT_MAMBA_KERNELS") != "require",
         )
     ],
     cmdclass={"build_ext": BuildKernels, "bdist_wheel": AnyPythonWheel},

@@ -330,7 +330,13 @@ template <class S> static int forward(const ScanProblem& p, const ScanPart& part
         const int64_t at = i * block_stride(tokens);
         S* h = state + i * p.states * LANES;
         if (start)
-          for (int n = 0; n < p.states; n++) store(start + n * padded + i * LANES, load(h + n * LANES));
+          for (int n = 0; n < p.states; n++) {
+            store(start + n * padded + i * LANES, load(h + n * LANES));
+            // the padding beyond the last block, too: an operator's results should be the same every time
+            if (i + 1 == blocks.count && part.end_block * LANES >= p.channels)
+              for (int64_t rest = blocks.first_channel + (i + 1) * LANES; rest < padded; rest++)
+                start[n * padded + rest - blocks.first_channel] = 0;
+          }
         const Tile<S> tile = {tokens, p.states, tiles.delta + at, tiles.input + at, B, C,
                               parameters.rate + i * parameters.rates * LANES, decay, power};
         forward_tile(tile, p.form, !simple, h, tiles.y + at);
