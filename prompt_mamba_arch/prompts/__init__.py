@@ -1,0 +1,18 @@
+"""Requests as people write them: a bank of phrases, and writers that make prompts from it or with a language model.
+
+The bank knows nothing of images and tensors. `prompt_mamba_arch.prompts.writers` and `…prompts.cli` make prompt files.
+"""
+
+from __future__ import annotations
+
+from prompt_mamba_arch.prompts.compose import (
+    Request,
+    for_kinds,
+    from_parameters,
+    labelled,
+    leave_alone,
+    phrasings,
+    unrelated,
+)
+
+__all__ = ["Request", "for_kinds", "from_parameters", "labelled", "leave_alone", "phrasings", "unrelated"]
