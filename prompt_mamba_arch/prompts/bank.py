@@ -20,8 +20,10 @@ KINDS = ("noise", "defocus", "motion", "jpeg", "lowres", "rain", "haze", "lowlig
 BLUR = "blur"  # the file of requests that ask for defocus and motion both
 
 _FOLDER = Path(__file__).with_name("bank")
-_LEVELS = ("slight", "moderate", "heavy")
-_KIND_KEYS = ("name", "keep", "do", "say", "say_slight", "say_heavy", "bare", "misspelt", *(f"level_{w}" for w in _LEVELS))
+_KIND_KEYS = (
+    *("name", "keep", "do", "say", "say_slight", "say_heavy", "bare", "misspelt"),
+    *("level_slight", "level_moderate", "level_heavy"),
+)
 _KEYS = {
     "frames": (
         *("photo", "ask", "plea", "why", "remove", "only", "only_do", "keep", "keep_name", "describe"),
@@ -123,7 +125,7 @@ class Section:
         return self._merged[fits]
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def load(folder: Path = _FOLDER) -> dict[str, dict[str, Section]]:
     """split -> name of the file without suffix (a kind, "blur", "frames", …) -> Section. Read once per process.
 

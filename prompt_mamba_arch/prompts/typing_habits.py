@@ -12,7 +12,7 @@ _NEIGHBOURS = dict(zip("qwertyuiopasdfghjklzxcvbnm", "wqrteiuopisafgdhklkxzvcbmn
 
 
 def as_typed(text: str, rng: random.Random) -> str:
-    """The text as one of many people would type it. It stays readable: at most two wrong letters, none in short words."""
+    """The text as one of many people would type it; readable: two wrong letters at most, none in short words."""
     habit = rng.random()
     if habit < 0.38:  # with care
         text = _SENTENCE.sub(lambda found: found[1] + found[2].upper(), text[0].upper() + text[1:])
