@@ -118,7 +118,10 @@ setup(
     python_requires=">=3.9,<3.13",  # BasicSR 1.4.2 cannot be built on Python 3.13
     packages=find_packages(include=["prompt_mamba_arch", "prompt_mamba_arch.*"]),
     include_package_data=False,  # MANIFEST.in is for source archives; the kernels' sources are of no use installed
-    package_data={"": ["*.yml", "*.yaml", "*.jsonl", "*.safetensors"]},
+    package_data={
+        "prompt_mamba_arch.prompts": ["bank/*.yaml", "bank/*.md"],
+        "prompt_mamba_arch.text": ["*.safetensors", "*.npz"],
+    },
     ext_modules=[
         Extension(
             "prompt_mamba_arch.ops._scan",

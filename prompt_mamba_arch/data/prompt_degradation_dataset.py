@@ -21,6 +21,7 @@ from prompt_mamba_arch.data.degradations import (
     render_pair,
     sample_recipe,
     sample_step,
+    severity,
 )
 from prompt_mamba_arch.data.degradations.spec import weighted
 from prompt_mamba_arch.data.image_source import ImageSource, key_of, read_meta_info, to_float, to_tensor
@@ -178,7 +179,8 @@ class PromptDegradationDataset(Dataset):
             remove = ()
         else:  # a wish for what is not there; also all one can ask of a clean image
             remove = (rng.choice([kind for kind in KINDS if kind not in present]),)
-            told = [sample_step(remove[0], rng.getrandbits(48), self.ranges.get(remove[0]))]
+            # the writer is told of what is there, too: a wish for everything would have another target
+            told = [*recipe, sample_step(remove[0], rng.getrandbits(48), self.ranges.get(remove[0]))]
             return Request(recipe, remove, self._write(told, remove, rng))
         if asked == "unrelated":
             return Request(recipe, (), self._unrelated(rng))
@@ -190,7 +192,8 @@ class PromptDegradationDataset(Dataset):
             return rng.choice(written)
         from prompt_mamba_arch import prompts  # only those who use the bank read it
 
-        return prompts.from_parameters(recipe, remove, rng, split=self.split)
+        severities = {step["kind"]: severity(step) for step in recipe}
+        return prompts.from_parameters(recipe, remove, rng, split=self.split, severity=severities)
 
     def _unrelated(self, rng: random.Random) -> str:
         from prompt_mamba_arch import prompts

@@ -28,7 +28,8 @@ def bank(monkeypatch):
     """A bank whose prompts say what was asked."""
     module = types.ModuleType("prompt_mamba_arch.prompts")
 
-    def from_parameters(recipe, remove, rng, split="train"):
+    def from_parameters(recipe, remove, rng, split="train", *, severity):
+        assert set(severity) == {step["kind"] for step in recipe} and all(0 <= s <= 1 for s in severity.values())
         assert isinstance(rng, random.Random) and set(remove) <= {step["kind"] for step in recipe}
         return f"{split}: remove {','.join(sorted(remove)) or 'nothing'} {rng.randint(0, 999)}"
 
