@@ -45,7 +45,11 @@ def test_requests_follow_from_the_generator_alone(split):
 
 
 # words that only a request about this kind would use
-WORDS = {"noise": r"(?<!mosquito )nois|grain|speckl|specks|iso\b", "rain": r"rain|drizzl|downpour|drops", "haze": r"haz|fog|mist(?!ak)|smog"}
+WORDS = {
+    "noise": r"(?<!mosquito )nois|grain|speckl|specks|iso\b",
+    "rain": r"rain|drizzl|downpour|drops",
+    "haze": r"haz|fog|mist(?!ak)|smog",
+}
 
 
 @pytest.mark.parametrize("kind", WORDS)
