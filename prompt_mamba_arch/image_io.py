@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
 import struct
 import warnings
 import zlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -23,9 +27,20 @@ SUFFIXES = {
 }  # fmt: skip
 _DEEP_FORMATS = ("PNG", "TIFF")  # can hold 16 bits a channel
 _ALPHA_FORMATS = ("PNG", "TIFF", "WEBP")
-_ORIENTATION = 0x0112  # EXIF tag
-_ICC_TAG = 34675  # TIFF tag
+_LONGEST_SIDE = {"JPEG": 65500, "WEBP": 16383}
 _MAX_PIXELS = 500_000_000  # more is taken for a decompression bomb
+_MAX_JPEG_EXIF = 65533  # bytes
+
+# TIFF and EXIF tags
+_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _STRIP_OFFSETS = 256, 257, 258, 259, 262, 273
+_ORIENTATION, _SAMPLES, _STRIP_ROWS, _STRIP_BYTES, _X_DPI, _Y_DPI = 274, 277, 278, 279, 282, 283
+_PLANAR, _DPI_UNIT, _PREDICTOR, _EXTRA_SAMPLES, _ICC = 284, 296, 317, 338, 34675
+# Tags that say how a TIFF file stores its pixels (TIFF 6.0, its technical notes, and XMP and the profile, which have
+# places of their own). Pillow counts them as EXIF; in another file they would be wrong.
+_STORAGE_TAGS = (
+    *(*range(254, 260), *range(262, 270), 273, *range(277, 282), 284, *range(288, 294), 297, 301, *range(317, 348)),
+    *(*range(512, 522), *range(529, 533), 700, 34377, _ICC, 37724),
+)
 
 
 @dataclass(frozen=True)
@@ -63,6 +78,7 @@ def read_photo(path: str | os.PathLike) -> Photo:
 
     Raises:
         UserError: missing, empty, cut off, no image, an image of an unknown kind, or more than 500 megapixels.
+        OSError: the file may not be read.
     """
     path = Path(path)
     if not path.is_file():
@@ -70,88 +86,182 @@ def read_photo(path: str | os.PathLike) -> Photo:
     if path.stat().st_size == 0:
         raise UserError(f"{str(path)!r} is empty")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below is ours
-            with Image.open(path) as image:
-                if image.width * image.height > _MAX_PIXELS:
-                    raise UserError(f"{str(path)!r} has {image.width} x {image.height} pixels, too many to be a photo")
-                _require_whole_files()
-                return _from_pillow(path, image)
-    except UserError:
+        with _our_limits(), Image.open(path, formats=list(set(SUFFIXES.values()))) as image:
+            if image.width * image.height > _MAX_PIXELS:
+                raise UserError(f"{str(path)!r} has {image.width} x {image.height} pixels, too many to be a photo")
+            image.load()  # tells of damage that OpenCV passes over
+            return _from_pillow(path, image)
+    except (UserError, MemoryError):
         raise
     except UnidentifiedImageError:
         raise UserError(f"{str(path)!r} is not an image that can be read (PNG, JPEG, WebP, TIFF, BMP)") from None
-    except Image.DecompressionBombError:
-        raise UserError(f"{str(path)!r} has too many pixels to be a photo") from None
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) as error:  # by kind of damage
-        raise UserError(f"{str(path)!r} is damaged: {one_line(error)}") from None
+    except Exception as error:  # Pillow's readers raise nearly everything, by kind of damage
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise UserError(f"{str(path)!r} is damaged: {one_line(error) or type(error).__name__}") from None
 
 
-def _require_whole_files() -> None:
-    ImageFile.LOAD_TRUNCATED_IMAGES = False  # another library of the process may have set it
+@contextlib.contextmanager
+def _our_limits() -> Iterator[None]:
+    """Pillow's settings belong to the process, and others may have changed them."""
+    before = Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES
+    Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = None, False
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about odd metadata; what matters raises
+            yield
+    finally:
+        Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = before
 
 
 def _from_pillow(path: Path, image: Image.Image) -> Photo:
-    exif = image.getexif()
-    orientation = exif.get(_ORIENTATION, 1)
     notes = []
-    if getattr(image, "n_frames", 1) > 1:
+    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # phones put depth maps and previews into them
         notes.append(f"only the first of {image.n_frames} images in the file is read")
+    icc = image.info.get("icc_profile") or None
     if image.mode == "CMYK":
         notes.append("CMYK colours became RGB")
-    icc = image.info.get("icc_profile") if image.mode != "CMYK" else None
-    if exif:
-        exif[_ORIENTATION] = 1
-    meta = {
-        "exif": exif.tobytes() if exif else None,
-        "icc": icc,
-        "dpi": image.info.get("dpi"),
-        "notes": tuple(notes),
-    }
-    pixels = _deep_pixels(path, image)
-    if pixels is None:
-        pixels = _shallow_pixels(image)
+        icc = None
+    exif, orientation = None, 1
+    try:
+        exif, orientation = _exif(image)
+    except Exception:  # the photograph is whole; Pillow raises nearly everything here, too
+        notes.append("its EXIF data are damaged and were left out")
+    deep = _deep_pixels(path, image)
+    if deep is None:
+        pixels = _shallow_pixels(path, image)
+    else:
+        pixels = deep[0]
+        orientation = orientation if deep[1] is None else deep[1]
     pixels = _upright(pixels, orientation)
+    dpi = _dpi(image.info.get("dpi"))
+    if dpi and orientation >= 5:
+        dpi = dpi[::-1]
     gray = pixels.shape[2] in (1, 2)
     alpha = np.ascontiguousarray(pixels[..., -1]) if pixels.shape[2] in (2, 4) else None
     rgb = np.repeat(pixels[..., :1], 3, axis=2) if gray else np.ascontiguousarray(pixels[..., :3])
-    return Photo(rgb, alpha, gray, **meta)
+    return Photo(rgb, alpha, gray, exif, icc, dpi, tuple(notes))
 
 
-def _deep_pixels(path: Path, image: Image.Image) -> np.ndarray | None:
-    """(H, W, channels) uint16 if the file has more than 8 bits a channel: Pillow reads colour with 8. Else None."""
-    deep = image.mode.startswith("I") or (image.format in _DEEP_FORMATS and image.mode in ("RGB", "RGBA", "LA"))
-    if not deep:
-        if image.mode == "F":
-            raise UserError(f"{str(path)!r} holds floating-point numbers; 8 or 16 bits a channel can be read")
+def _exif(image: Image.Image) -> tuple[bytes | None, int]:
+    """The EXIF block for the upright photograph, and how `image.load()` left it lying.
+
+    To be asked after loading: Pillow turns TIFF files upright by itself and then forgets their tag.
+    """
+    exif = image.getexif()
+    orientation = exif.get(_ORIENTATION, 1)
+    if image.format == "TIFF":
+        for tag in _STORAGE_TAGS:
+            if tag in exif:
+                del exif[tag]
+    if not exif:
+        return None, 1
+    exif[_ORIENTATION] = 1
+    return exif.tobytes(), orientation if orientation in range(1, 9) else 1
+
+
+def _dpi(dpi: object) -> tuple[float, float] | None:
+    try:
+        horizontal, vertical = (float(value) for value in dpi)
+    except (TypeError, ValueError, ZeroDivisionError):
         return None
-    image.load()  # Pillow tells of a damage that OpenCV passes over
-    pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
-    if pixels is None or pixels.dtype != np.uint16:
+    sane = all(math.isfinite(value) and 0 < value < 1e6 for value in (horizontal, vertical))
+    return (horizontal, vertical) if sane else None
+
+
+def _deep_pixels(path: Path, image: Image.Image) -> tuple[np.ndarray, int | None] | None:
+    """(H, W, channels) uint16 if the file has 16 bits a channel, of which Pillow reads 8 in colour; else None.
+
+    The second value is how they lie, or None: as the EXIF block says.
+    """
+    if image.format not in _DEEP_FORMATS:
         return None
-    pixels = pixels[..., None] if pixels.ndim == 2 else pixels
-    if pixels.shape[2] in (3, 4):
-        pixels = pixels[..., [2, 1, 0, 3][: pixels.shape[2]]]  # BGR(A)
-    if pixels.shape[2] == 4 and _is_gray_png(path):  # Pillow and OpenCV repeat the gray
-        pixels = pixels[..., [0, 3]]
-    return pixels
+    data, orientation, tags = np.fromfile(path, np.uint8), None, {}
+    if image.format == "PNG":
+        bits, colour_type = data[24:26].tolist()  # of the header
+        if bits != 16:
+            return None
+        gray = colour_type in (0, 4)
+    else:
+        tags = image.tag_v2
+        bits = max(tags.get(_BITS, (1,)))
+        if bits <= 8:
+            return None
+        if bits != 16 or tags.get(_PHOTOMETRIC) not in (0, 1, 2) or tags.get(_PLANAR, 1) != 1:
+            raise UserError(
+                f"{str(path)!r} is a TIFF of an unusual kind; save it as gray or RGB, interleaved, with 8 or 16 bits a "
+                "channel"
+            )
+        gray = tags[_PHOTOMETRIC] != 2
+        orientation = _lay_flat(data)
+    pixels = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
+    if pixels is None or pixels.dtype != np.uint16 or pixels.shape[0] * pixels.shape[1] != image.width * image.height:
+        raise UserError(f"{str(path)!r} has 16 bits a channel in a form that cannot be read")
+    pixels = np.atleast_3d(pixels)
+    if pixels.shape[2] >= 3:
+        pixels = pixels[..., [2, 1, 0, *range(3, pixels.shape[2])]]  # BGR(A)
+        if gray:  # OpenCV repeats it
+            pixels = pixels[..., [0, *range(3, pixels.shape[2])]]
+    if tags:
+        pixels = _tiff_meaning(pixels, tags)
+    elif "transparency" in image.info:  # one colour is transparent
+        colour = pixels[..., : 1 if gray else 3]
+        seen = (colour != np.asarray(image.info["transparency"])).any(axis=2, keepdims=True)
+        pixels = np.concatenate([colour, seen.astype(np.uint16) * np.uint16(65535)], axis=2)
+    return pixels, orientation
 
 
-def _is_gray_png(path: Path) -> bool:
-    with path.open("rb") as file:
-        start = file.read(26)
-    return start.startswith(b"\x89PNG") and start[25] == 4  # the header's colour type: gray with alpha
+def _tiff_meaning(pixels: np.ndarray, tags: Mapping[int, Any]) -> np.ndarray:
+    """Stored 16-bit numbers -> black at 0, and alpha only where it is one, not multiplied into the colours."""
+    if tags.get(_PHOTOMETRIC) == 0:  # white is 0
+        pixels = 65535 - pixels
+    colours = 3 if tags.get(_PHOTOMETRIC) == 2 else 1
+    extra = tags.get(_EXTRA_SAMPLES, (0,))[0]  # 1: alpha, multiplied in; 2: alpha; 0: something else
+    if pixels.shape[2] == colours + 1 and extra == 1:
+        alpha = pixels[..., -1:]
+        colour = pixels[..., :-1] * (65535 / np.maximum(alpha, 1).astype(np.float64))
+        return np.concatenate([np.rint(colour.clip(0, 65535)).astype(np.uint16), alpha], axis=2)
+    return pixels[..., : colours + (extra == 2)]
 
 
-def _shallow_pixels(image: Image.Image) -> np.ndarray:
+def _lay_flat(data: np.ndarray) -> int:
+    """Sets a TIFF file's orientation to 1, which versions of OpenCV heed differently. Returns what it was.
+
+    Not in BigTIFF, where OpenCV's way is taken.
+    """
+    order, start, entries = _first_directory(data.tobytes())
+    for index, (tag, entry) in enumerate(entries):
+        if tag == _ORIENTATION:
+            place = start + 2 + 12 * index + 8
+            data[place : place + 2] = np.frombuffer(struct.pack(order + "H", 1), np.uint8)
+            found = struct.unpack_from(order + "H", entry, 8)[0]
+            return found if found in range(1, 9) else 1
+    return 1
+
+
+def _first_directory(block: bytes) -> tuple[str, int, list[tuple[int, bytes]]]:
+    """Byte order, place, and (tag, 12 bytes as they are) of the first directory of a TIFF file or EXIF block."""
+    order = {b"II": "<", b"MM": ">"}[block[:2]]
+    version, start = struct.unpack_from(order + "HI", block, 2)
+    if version != 42:  # BigTIFF
+        return order, 0, []
+    (count,) = struct.unpack_from(order + "H", block, start)
+    places = range(start + 2, start + 2 + 12 * count, 12)
+    return order, start, [(struct.unpack_from(order + "H", block, p)[0], block[p : p + 12]) for p in places]
+
+
+def _shallow_pixels(path: Path, image: Image.Image) -> np.ndarray:
+    """(H, W, 1 to 4) uint8."""
     transparent = "transparency" in image.info
-    mode = {"1": "L", "La": "LA", "RGBa": "RGBA"}.get(image.mode, image.mode)
-    if mode not in ("L", "LA", "RGB", "RGBA") or transparent:
-        if mode == "L":
-            mode = "LA"
-        else:
-            mode = "RGBA" if transparent or mode in ("PA",) else "RGB"
-    pixels = np.asarray(image.convert(mode))
+    mode = {"1": "L", "La": "LA", "RGBa": "RGBA", "PA": "RGBA"}.get(image.mode, image.mode)
+    if transparent and mode == "L":
+        mode = "LA"
+    elif transparent or mode not in ("L", "LA", "RGB", "RGBA"):
+        mode = "RGBA" if transparent or mode == "RGBA" else "RGB"
+    try:
+        pixels = np.asarray(image.convert(mode))
+    except ValueError:
+        raise UserError(f"{str(path)!r} holds {image.mode} colours; save it as RGB") from None
     return pixels[..., None] if pixels.ndim == 2 else pixels
 
 
@@ -175,76 +285,143 @@ def write_photo(path: str | os.PathLike, photo: Photo) -> list[str]:
         What the format cannot hold, in plain words.
 
     Raises:
-        UserError: an unknown suffix. OSError: the folder cannot be written to, the disk is full.
+        UserError: an unknown suffix, or more pixels than the format can hold. OSError: the folder cannot be written
+        to, the disk is full.
     """
     path = Path(path)
     kind = SUFFIXES.get(path.suffix.lower())
     if kind is None:
         raise UserError(f"cannot write {path.name!r}: its suffix must be one of {', '.join(SUFFIXES)}")
-    lost = []
-    pixels, alpha = photo.pixels, photo.alpha
-    if pixels.dtype == np.uint16 and kind not in _DEEP_FORMATS:
-        lost.append(f"{kind} holds 8 bits a channel: 16 bits were reduced")
-        pixels, alpha = _eight_bits(pixels), alpha if alpha is None else _eight_bits(alpha)
-    if alpha is not None and kind not in _ALPHA_FORMATS:
-        lost.append(f"{kind} has no transparency: the alpha channel was left out")
-        alpha = None
+    if max(photo.pixels.shape[:2]) > _LONGEST_SIDE.get(kind, 2**31 - 1):
+        height, width = photo.pixels.shape[:2]
+        raise UserError(f"cannot write {path.name!r}: {kind} cannot hold {width} x {height} pixels; write PNG or TIFF")
+    photo, lost = _for_format(photo, kind)
+    channels = photo.pixels
     if photo.gray:
         # the mean of the channels, rounded; exact where they are equal
-        pixels = ((pixels.astype(np.uint32).sum(axis=2, keepdims=True) + 1) // 3).astype(pixels.dtype)
-    channels = pixels if alpha is None else np.concatenate([pixels, alpha[..., None]], axis=2)
+        channels = ((channels.astype(np.uint32).sum(axis=2, keepdims=True) + 1) // 3).astype(channels.dtype)
+    if photo.alpha is not None:
+        channels = np.concatenate([channels, photo.alpha[..., None]], axis=2)
     with replace_on_success(path) as temporary:
-        if channels.dtype == np.uint16:
-            lost += _write_deep(temporary, channels, kind, photo)
-        else:
-            _write_shallow(temporary, channels, kind, photo)
+        try:
+            if kind == "TIFF":
+                _write_tiff(temporary, channels, photo)
+            elif channels.dtype == np.uint16:
+                _write_png16(temporary, channels, photo)
+            else:
+                _write_shallow(temporary, channels, kind, photo)
+        except (ValueError, OSError) as error:
+            if isinstance(error, OSError) and error.errno is not None:  # the disk's, not the encoder's
+                raise
+            raise UserError(f"cannot write {path.name!r}: {one_line(error)}") from error
     return lost
 
 
-def _eight_bits(deep: np.ndarray) -> np.ndarray:
-    return ((deep.astype(np.uint32) + 128) // 257).astype(np.uint8)
+def _for_format(photo: Photo, kind: str) -> tuple[Photo, list[str]]:
+    """What of the photograph the format can hold, and what it cannot."""
+    lost = []
+    pixels, alpha, gray, exif, icc = photo.pixels, photo.alpha, photo.gray, photo.exif, photo.icc
+    if pixels.dtype == np.uint16 and kind not in _DEEP_FORMATS:
+        lost.append(f"{kind} holds 8 bits a channel: 16 bits were reduced")
+        pixels, alpha = (
+            a if a is None else ((a.astype(np.uint32) + 128) // 257).astype(np.uint8) for a in (pixels, alpha)
+        )
+    if alpha is not None and kind not in _ALPHA_FORMATS:
+        lost.append(f"{kind} has no transparency: the alpha channel was left out")
+        alpha = None
+    # WebP has no gray; Pillow and OpenCV cannot read a TIFF file of 16-bit gray with alpha
+    if kind == "WEBP" or (kind == "TIFF" and pixels.dtype == np.uint16 and alpha is not None):
+        gray = False
+    if icc and (kind == "BMP" or (not gray and icc[16:20] == b"GRAY")):
+        lost.append(f"{kind} cannot hold the colour profile: it was left out")
+        icc = None
+    if exif and (kind == "BMP" or (kind == "JPEG" and len(exif) > _MAX_JPEG_EXIF)):
+        lost.append(f"{kind} cannot hold the EXIF data: they were left out")
+        exif = None
+    return replace(photo, pixels=pixels, alpha=alpha, gray=gray, exif=exif, icc=icc), lost
 
 
 def _write_shallow(path: Path, channels: np.ndarray, kind: str, photo: Photo) -> None:
     options: dict = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"quality": 95, "method": 4}}.get(kind, {})
-    if photo.exif and kind != "BMP":
+    if photo.exif:
         options["exif"] = photo.exif
-    if photo.icc and kind != "BMP":
+    if photo.icc:
         options["icc_profile"] = photo.icc
     if photo.dpi and kind != "WEBP":
         options["dpi"] = photo.dpi
-    if kind == "TIFF":
-        options["compression"] = "tiff_deflate"
     image = Image.fromarray(channels[..., 0] if channels.shape[2] == 1 else channels)
-    if kind == "WEBP" and photo.gray:  # the format has no gray; converting back gives the same values
-        image = image.convert("RGBA" if channels.shape[2] == 2 else "RGB")
     image.save(path, kind, **options)
 
 
-def _write_deep(path: Path, channels: np.ndarray, kind: str, photo: Photo) -> list[str]:
-    if kind == "TIFF":
-        import tifffile  # comes with BasicSR's scikit-image
+def _write_tiff(path: Path, channels: np.ndarray, photo: Photo) -> None:
+    """TIFF 6.0, deflated with the horizontal predictor. Pillow writes 16 bits for gray only; OpenCV no metadata.
 
-        if channels.shape[2] == 2:  # few programs read gray with alpha from TIFF
-            channels = channels[..., [0, 0, 0, 1]]
-        extra = [(_ICC_TAG, 7, len(photo.icc), photo.icc, True)] if photo.icc else []
-        gray = channels.shape[2] == 1
-        tifffile.imwrite(
-            path,
-            channels[..., 0] if gray else channels,
-            photometric="minisblack" if gray else "rgb",
-            planarconfig=None if gray else "contig",
-            extrasamples=["unassalpha"] if channels.shape[2] == 4 else None,
-            compression="zlib",
-            extratags=extra,
-            metadata=None,
-        )
-        return ["EXIF is not kept in 16-bit TIFF files"] if photo.exif else []
-    path.write_bytes(_png16(channels, photo))
-    return []
+    An EXIF block is the start of a TIFF file: header, directory, values at places counted from its start. The file is
+    that block, the pixels after it, and at the end a new directory, which takes the block's entries as they are.
+    """
+    height, width, count = channels.shape
+    block = bytearray(photo.exif[photo.exif.startswith(b"Exif\0\0") * 6 :] if photo.exif else b"II*\0\0\0\0\0")
+    order, _, old = _first_directory(bytes(block)) if photo.exif else ("<", 0, [])
+    bits = 8 * channels.dtype.itemsize
+    with open(path, "wb") as file:
+        file.write(block)
+
+        def put(data: bytes) -> int:
+            """Returns the data's place; places are even."""
+            file.write(b"\0" * (file.tell() % 2))
+            place = file.tell()
+            if place + len(data) > 2**32 - 2**20:
+                raise UserError("cannot write TIFF files of more than 4 GB; write PNG")
+            file.write(data)
+            return place
+
+        rows = max(1, 2**20 // (width * count * channels.dtype.itemsize))
+        offsets, lengths = [], []
+        for top in range(0, height, rows):
+            strip = channels[top : top + rows].copy()
+            strip[:, 1:] -= channels[top : top + rows, :-1]  # modulo 2^bits, as the reader adds
+            data = zlib.compress(strip.astype(f"{order}u{bits // 8}").tobytes(), 6)
+            offsets.append(put(data))
+            lengths.append(len(data))
+
+        entries = {tag: entry for tag, entry in old if tag not in _STORAGE_TAGS}
+
+        def add(tag: int, code: str, *values: int) -> None:
+            kind = {"H": 3, "I": 4}[code]
+            data = struct.pack(f"{order}{len(values)}{code}", *values)
+            add_bytes(tag, kind, len(values), data)
+
+        def add_bytes(tag: int, kind: int, number: int, data: bytes) -> None:
+            value = data.ljust(4, b"\0") if len(data) <= 4 else struct.pack(order + "I", put(data))
+            entries[tag] = struct.pack(order + "HHI", tag, kind, number) + value
+
+        add(_WIDTH, "I", width)
+        add(_HEIGHT, "I", height)
+        add(_BITS, "H", *[bits] * count)
+        add(_COMPRESSION, "H", 8)
+        add(_PHOTOMETRIC, "H", 2 if count >= 3 else 1)
+        add(_STRIP_OFFSETS, "I", *offsets)
+        add(_ORIENTATION, "H", 1)
+        add(_SAMPLES, "H", count)
+        add(_STRIP_ROWS, "I", rows)
+        add(_STRIP_BYTES, "I", *lengths)
+        add(_PLANAR, "H", 1)
+        add(_PREDICTOR, "H", 2)
+        if count in (2, 4):
+            add(_EXTRA_SAMPLES, "H", 2)  # alpha, not multiplied into the colours
+        if photo.dpi:
+            for tag, dpi in zip((_X_DPI, _Y_DPI), photo.dpi):
+                add_bytes(tag, 5, 1, struct.pack(order + "II", round(dpi * 1000), 1000))
+            add(_DPI_UNIT, "H", 2)
+        if photo.icc:
+            add_bytes(_ICC, 7, len(photo.icc), photo.icc)
+        table = struct.pack(order + "H", len(entries)) + b"".join(entries[tag] for tag in sorted(entries)) + b"\0" * 4
+        directory = put(table)
+        file.seek(4)
+        file.write(struct.pack(order + "I", directory))
 
 
-def _png16(channels: np.ndarray, photo: Photo) -> bytes:
+def _write_png16(path: Path, channels: np.ndarray, photo: Photo) -> None:
     """A 16-bit PNG with colour profile, EXIF and resolution (PNG specification, third edition): Pillow writes 16 bits
     for gray only, OpenCV writes no metadata and no gray with alpha."""
     height, width, count = channels.shape
@@ -259,12 +436,13 @@ def _png16(channels: np.ndarray, photo: Photo) -> bytes:
     if photo.icc:
         chunks.append((b"iCCP", b"ICC profile\0\0" + zlib.compress(photo.icc)))
     if photo.dpi:
-        metre = [round(float(d) / 0.0254) for d in photo.dpi]
-        chunks.append((b"pHYs", struct.pack(">IIB", *metre, 1)))
+        chunks.append((b"pHYs", struct.pack(">IIB", *(round(dpi / 0.0254) for dpi in photo.dpi), 1)))
     if photo.exif:
         chunks.append((b"eXIf", photo.exif[6:] if photo.exif.startswith(b"Exif\0\0") else photo.exif))
-    chunks += [(b"IDAT", zlib.compress(filtered.tobytes(), 6)), (b"IEND", b"")]
-    parts = [b"\x89PNG\r\n\x1a\n"]
-    for kind, data in chunks:
-        parts += [struct.pack(">I", len(data)), kind, data, struct.pack(">I", zlib.crc32(kind + data))]
-    return b"".join(parts)
+    data = zlib.compress(filtered, 6)
+    chunks += [(b"IDAT", data[start : start + 2**24]) for start in range(0, len(data), 2**24)]
+    chunks.append((b"IEND", b""))
+    with open(path, "wb") as file:
+        file.write(b"\x89PNG\r\n\x1a\n")
+        for kind, data in chunks:
+            file.write(struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)))

@@ -10,27 +10,34 @@ __all__ = ["restore_in_tiles", "tile_starts"]
 
 
 def tile_starts(size: int, tile: int, overlap: int, multiple: int) -> list[int]:
-    """Where tiles begin along one side so that they cover it: evenly spread, neighbours share at least `overlap`.
+    """Where tiles begin along one side so that they cover it; neighbours share at least `overlap` pixels.
 
-    All but the last start lie on multiples of `multiple`, so that a network which works on a grid sees the same grid in
-    every tile; the last one ends at the image's edge if it can (`tile` >= size: one tile from 0).
+    Starts lie on multiples of `multiple`, so that a network which works on a grid sees the same grid in every tile, and
+    the last tile ends at the image's edge, a little shorter than the others if need be. Only where `multiple` does not
+    fit into a tile is there no grid.
     """
     if tile >= size:
         return [0]
-    step = max(tile - overlap, 1) // multiple * multiple or multiple
-    starts = list(range(0, size - tile, step))
-    return [*starts, size - tile]
+    step = max(tile - overlap, 1)
+    if step < multiple:
+        multiple = 1
+    step = step // multiple * multiple
+    last = -(-(size - tile) // multiple) * multiple
+    return [*range(0, size - tile, step), last]
 
 
-def _ramp(size: int, start: int, whole: int, feather: int) -> np.ndarray:
-    """(size,) weights: 1 inside, falling smoothly towards sides that are not the image's own edge; never 0."""
+def _ramp(size: int, start: int, whole: int, overlap: int) -> np.ndarray:
+    """(size,) weights: 1 inside; towards sides that are not the image's own edge they fall smoothly, to 0 for the outer
+    quarter of the overlap, where the network saw little of what lies around."""
     weight = np.ones(size, np.float32)
-    feather = min(feather, size)
+    margin = overlap // 4
+    feather = overlap - 2 * margin
     rise = np.sin(np.linspace(0, np.pi / 2, feather + 2, dtype=np.float32)[1:-1]) ** 2
+    rise = np.concatenate([np.zeros(margin, np.float32), rise])
     if start > 0:
-        weight[:feather] *= rise
+        weight[: len(rise)] *= rise[:size]
     if start + size < whole:
-        weight[size - feather :] *= rise[::-1]
+        weight[max(size - len(rise), 0) :] *= rise[:size][::-1]
     return weight
 
 
@@ -52,10 +59,13 @@ def restore_in_tiles(
 ) -> np.ndarray:
     """Runs `run` on overlapping tiles and blends them, each weighted by how far its edge is.
 
+    What `run` makes of a pixel may depend on pixels up to a quarter of the overlap away: then tiles change nothing.
+
     Args:
         image: (H, W, C) float32.
         run: (h, w, C) -> (h * upscale, w * upscale, C), for any h and w up to `tile`.
-        tile, overlap, multiple: pixels; see `tile_starts`.
+        tile, multiple: pixels; see `tile_starts`.
+        overlap: pixels that neighbouring tiles share at least; at most half a tile.
         progress: called with (tiles done, tiles in all).
 
     Returns:
@@ -68,9 +78,10 @@ def restore_in_tiles(
     for done, (rows, columns) in enumerate(boxes, start=1):
         result = run(image[rows, columns])
         large = [slice(s.start * upscale, s.stop * upscale) for s in (rows, columns)]
-        feather = overlap * upscale
-        weight = _ramp(large[0].stop - large[0].start, large[0].start, height * upscale, feather)[:, None, None]
-        weight = weight * _ramp(large[1].stop - large[1].start, large[1].start, width * upscale, feather)[None, :, None]
+        weight = 1
+        for axis, side, whole in ((0, large[0], height), (1, large[1], width)):
+            ramp = _ramp(side.stop - side.start, side.start, whole * upscale, overlap * upscale)
+            weight = weight * np.expand_dims(ramp, (1 - axis, 2))  # (h, 1, 1) * (1, w, 1)
         total[large[0], large[1]] += result * weight
         weights[large[0], large[1]] += weight
         if progress is not None:

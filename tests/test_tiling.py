@@ -1,40 +1,104 @@
-"""Tiles cover the image and sum up to it."""
+"""Tiles cover the image, and blending them changes nothing that the network does not."""
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 import pytest
+import torch
 
 from prompt_mamba_arch.tiling import restore_in_tiles, tile_starts
 
 
-@pytest.mark.parametrize("size", [1, 63, 64, 65, 100, 257])
-@pytest.mark.parametrize(("tile", "overlap", "multiple"), [(64, 16, 8), (64, 0, 1), (65, 30, 4)])
-def test_tiles_cover_every_pixel_and_overlap(size, tile, overlap, multiple):
-    starts = tile_starts(size, tile, overlap, multiple)
-    ends = [min(start + tile, size) for start in starts]
-    assert starts[0] == 0 and ends[-1] == size and starts == sorted(starts)
-    assert all(after <= end - overlap for after, end in zip(starts[1:], ends))
-    assert all(start % multiple == 0 for start in starts[:-1])
+def _noise(*shape):
+    return np.random.default_rng(0).random(shape, dtype=np.float32)
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (1, 200), (150, 133)])
-@pytest.mark.parametrize("upscale", [1, 2])
-def test_tiles_of_a_local_operation_are_the_whole(shape, upscale):
-    image = np.random.default_rng(0).random((*shape, 3), dtype=np.float32)
+@pytest.mark.parametrize("multiple", [1, 4, 8, 32])
+@pytest.mark.parametrize("tile, overlap", [(64, 16), (100, 25), (65, 0), (70, 34)])
+def test_tiles_cover_every_size_with_the_overlap(tile, overlap, multiple):
+    for size in [*range(1, 300), 1001]:
+        starts = tile_starts(size, tile, overlap, multiple)
+        assert starts[0] == 0 and starts[-1] + tile >= size
+        assert all(start < size and start % multiple == 0 for start in starts)
+        assert all(0 < b - a <= tile - overlap for a, b in zip(starts, starts[1:]))
 
-    def blurred(part):
-        part = cv2.blur(part, (5, 5), borderType=cv2.BORDER_REPLICATE).reshape(part.shape)
-        return part.repeat(upscale, 0).repeat(upscale, 1)
 
+def test_a_multiple_that_fits_into_no_tile_leaves_no_gap():
+    image = _noise(200, 150, 3)
+    np.testing.assert_allclose(
+        restore_in_tiles(image, lambda part: part, tile=64, overlap=16, multiple=128), image, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 97), (97, 1), (31, 33), (64, 64), (65, 127), (130, 201)])
+@pytest.mark.parametrize("tile, overlap, multiple", [(64, 16, 8), (33, 8, 1), (20, 7, 3), (16, 0, 1), (9, 1, 1)])
+def test_identity_and_constants_survive_every_size(size, tile, overlap, multiple):
+    image = _noise(*size, 3)
+    how = {"tile": tile, "overlap": overlap, "multiple": multiple}
+    np.testing.assert_allclose(restore_in_tiles(image, lambda part: part, **how), image, atol=1e-6)
+    ones = restore_in_tiles(image, np.ones_like, **how)
+    np.testing.assert_allclose(ones, 1, atol=1e-6)
+    # as 16-bit numbers, constants are exact
+    constant = restore_in_tiles(image, lambda part: np.full_like(part, 54321 / 65535), **how)
+    assert (np.rint(constant * 65535) == 54321).all()
+
+
+def test_a_local_network_gives_the_same_in_tiles_and_whole():
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 5, padding=2), torch.nn.ReLU(), torch.nn.Conv2d(8, 3, 5, padding=2))
+
+    def run(part):
+        with torch.no_grad():
+            return net(torch.from_numpy(part.transpose(2, 0, 1).copy())[None])[0].permute(1, 2, 0).numpy()
+
+    image = _noise(150, 171, 3)  # the network reaches 4 pixels far: a quarter of the overlap
+    np.testing.assert_allclose(restore_in_tiles(image, run, tile=64, overlap=16, multiple=8), run(image), atol=1e-6)
+
+
+@pytest.mark.parametrize("upscale", [2, 3])
+def test_enlarging(upscale):
+    image = _noise(75, 91, 3)
+
+    def run(part):
+        return part.repeat(upscale, axis=0).repeat(upscale, axis=1)
+
+    result = restore_in_tiles(image, run, tile=32, overlap=8, multiple=4, upscale=upscale)
+    np.testing.assert_allclose(result, run(image), atol=1e-6)
+
+
+def test_seams_fade():
+    """Tiles that disagree by 1 leave no step: over an overlap of 32 pixels no neighbours differ by more than 0.1."""
+    levels = iter([0.0, 1.0, 0.0, 1.0])
+    result = restore_in_tiles(_noise(10, 200, 1), lambda part: np.full_like(part, next(levels)), tile=80, overlap=32)
+    assert abs(np.diff(result, axis=1)).max() < 0.1
+    assert result.min() == 0 and result.max() == 1
+
+
+def test_a_tile_as_large_as_the_image_is_the_image_itself():
+    image, seen = _noise(40, 64, 3), []
+
+    def run(part):
+        seen.append(part.shape)
+        return part * np.float32(0.7)
+
+    np.testing.assert_array_equal(restore_in_tiles(image, run, tile=64, overlap=16), image * np.float32(0.7))
+    assert seen == [(40, 64, 3)]
+
+
+def test_progress_counts_to_the_end():
     seen = []
-    tiled = restore_in_tiles(
-        image, lambda x: x.repeat(upscale, 0).repeat(upscale, 1), tile=64, overlap=16, upscale=upscale,
-        progress=lambda done, total: seen.append((done, total)),
-    )  # fmt: skip
-    assert np.allclose(tiled, image.repeat(upscale, 0).repeat(upscale, 1), atol=1e-6)
-    assert seen == [(n, seen[-1][1]) for n in range(1, seen[-1][1] + 1)]
-    # a blur's tiles are wrong at their edges, where their weight is smallest
-    whole, tiled = blurred(image), restore_in_tiles(image, blurred, tile=64, overlap=16, upscale=upscale)
-    assert np.abs(whole - tiled).max() < 0.05
+    restore_in_tiles(_noise(100, 70, 3), lambda part: part, tile=64, overlap=16, progress=lambda *at: seen.append(at))
+    assert seen == [(done, 4) for done in range(1, 5)]
+
+
+def test_the_order_of_tiles_does_not_matter(monkeypatch):
+    from prompt_mamba_arch import tiling
+
+    image, boxes = _noise(130, 100, 3), tiling._boxes
+
+    def run(part):
+        return part + part.mean()  # differs from tile to tile
+
+    forth = restore_in_tiles(image, run, tile=48, overlap=16)
+    monkeypatch.setattr(tiling, "_boxes", lambda *args: reversed(list(boxes(*args))))
+    np.testing.assert_allclose(restore_in_tiles(image, run, tile=48, overlap=16), forth, atol=1e-6)
