@@ -117,6 +117,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.9,<3.13",  # BasicSR 1.4.2 cannot be built on Python 3.13
     packages=find_packages(include=["prompt_mamba_arch", "prompt_mamba_arch.*"]),
+    py_modules=["prompt_mamba_cli"],  # the command, which answers before the package is imported
     include_package_data=False,  # MANIFEST.in is for source archives; the kernels' sources are of no use installed
     package_data={
         "prompt_mamba_arch.prompts": ["bank/*.yaml", "bank/*.md"],
@@ -155,7 +156,7 @@ setup(
         "app": ["gradio>=5"],
         "dev": ["pytest>=8", "ruff>=0.6", "scikit-image>=0.22", "lpips>=0.1.4"],
     },
-    entry_points={"console_scripts": ["prompt-mamba=prompt_mamba_arch.cli:main"]},
+    entry_points={"console_scripts": ["prompt-mamba=prompt_mamba_cli:main"]},
     classifiers=[
         "Programming Language :: Python :: 3",
         "Topic :: Scientific/Engineering :: Image Processing",

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import numbers
 import os
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,8 +24,9 @@ __all__ = ["Restorer", "shipped_models"]
 
 _WEIGHTS = Path(prompt_mamba_arch.__file__).parent / "weights"
 _SUFFIXES = (".safetensors", ".pth")
-_MIN_TILE = 64  # pixels; below that there is more overlap than tile
+MIN_TILE = 64  # pixels; below that there is more overlap than tile
 _OVERLAP = 48  # pixels that neighbouring tiles share
+_TRIAL = 16  # pixels a side
 # Peak memory of a forward pass without gradients / that of the input's first features, measured for PromptMamba and
 # rounded up generously; for a network that does not say how wide it is
 _FEATURE_COPIES, _UNKNOWN_WIDTH = 30, 180
@@ -35,20 +39,57 @@ class Restorer:
         name: what it was loaded from.
         upscale: output pixels per input pixel, along each side.
         device: where it computes.
+        phase: the training's phase that it comes from, if the file says so.
     """
 
-    def __init__(self, net: torch.nn.Module, *, name: str = "network", device: str | torch.device = "auto"):
+    def __init__(
+        self,
+        net: torch.nn.Module,
+        *,
+        name: str = "network",
+        device: str | torch.device = "auto",
+        phase: str | None = None,
+    ):
         self.device = _device(device)
-        self.net = net.to(self.device).eval().requires_grad_(False)
+        try:
+            self.net = net.to(self.device).eval().requires_grad_(False)
+        except (RuntimeError, AssertionError, NotImplementedError) as error:  # a kind that this torch was built without
+            if _out_of_memory(error):
+                raise
+            raise UserError(f"device {str(device)!r} cannot be used: {one_line(error)[:120]}") from None
         self.name = name
+        self.phase = phase
         config = getattr(net, "config", {})
-        self.upscale: int = config.get("upscale") or getattr(net, "upscale", 1)
+        # others may need it, too, and do not say so
         self._multiple: int = getattr(net, "size_multiple", 8)
-        self._takes_prompts = hasattr(net, "text_parameters")
+        self._takes_prompts: bool = getattr(net, "has_text", False)
         # numbers per pixel of the widest full-resolution features
         unshuffle = config.get("unshuffle") or 1
         self._width: float = config.get("dim", _UNKNOWN_WIDTH) / unshuffle**2
         self._text_encoder = None
+        self._warned = False
+        self.upscale = self._find_upscale()
+
+    def _find_upscale(self) -> int:
+        """By trial: networks have different names for it, and some accept a value that they do not heed."""
+        x = torch.zeros(1, 3, _TRIAL, _TRIAL, device=self.device)
+        try:
+            with torch.inference_mode():
+                y = self.net(x)
+        except (RuntimeError, TypeError, ValueError, IndexError) as error:
+            if _out_of_memory(error):
+                raise
+            raise UserError(
+                f"the network {self.name!r} does not take one RGB image ({one_line(error)[:160]})"
+            ) from error
+        shape = tuple(getattr(y, "shape", ()))
+        scale = shape[-1] // _TRIAL if shape else 0
+        if scale < 1 or shape != (1, 3, _TRIAL * scale, _TRIAL * scale):
+            raise UserError(
+                f"the network {self.name!r} does not make one RGB image of another: of shape {tuple(x.shape)} it makes "
+                f"{shape or type(y).__name__}"
+            )
+        return scale
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | os.PathLike = "tiny", device: str | torch.device = "auto") -> Restorer:
@@ -65,8 +106,9 @@ class Restorer:
         """
         device = _device(device)  # said before anything is loaded
         path = _find(name_or_path)
-        state, arguments = _load_safetensors(path) if path.suffix == ".safetensors" else _load_pth(path)
-        return cls(_build(path, state, arguments), name=str(name_or_path), device=device)
+        load = _load_safetensors if path.suffix.lower() == ".safetensors" else _load_pth
+        state, arguments, phase = load(path)
+        return cls(_build(path, state, arguments), name=str(name_or_path), device=device, phase=phase)
 
     def restore(
         self,
@@ -94,7 +136,7 @@ class Restorer:
                 enough memory for the smallest tiles.
         """
         _check_image(image)
-        if isinstance(strength, bool) or not isinstance(strength, (int, float)) or not 0 <= strength <= 2:
+        if isinstance(strength, bool) or not isinstance(strength, numbers.Real) or not 0 <= strength <= 2:
             raise UserError(f"strength must be a number from 0 to 2, not {strength!r}")
         side = self._tile(tile, image)
         full = 1.0 if image.dtype == np.float32 else float(np.iinfo(image.dtype).max)
@@ -103,25 +145,52 @@ class Restorer:
         if strength == 0:
             return image.copy() if self.upscale == 1 else _as_type(base, image.dtype, full)
 
-        text = self._embed(prompt)
+        text = self.embed(prompt)
         while True:
             try:
                 restored = self._restore(given, text, side, progress)
                 break
-            except (torch.cuda.OutOfMemoryError, MemoryError, RuntimeError) as error:
-                if not _out_of_memory(error) or tile == "none" or tile is None:
+            except (MemoryError, RuntimeError) as error:
+                if not _out_of_memory(error):
                     raise
+                if tile is None or tile == "none":
+                    raise UserError("not enough memory for the whole image at once; let tile be auto") from error
                 # nothing of the failed attempt is kept: all tiles are run again, smaller
-                side = min(side, max(image.shape[:2])) // 2
-                if side < _MIN_TILE:
+                side = min(side, max(image.shape[:2]))
+                if side <= MIN_TILE:
                     raise UserError(
-                        f"not enough memory for tiles of {_MIN_TILE} pixels: close other programs, or use --device cpu"
+                        f"not enough memory for tiles of {side} pixels; close other programs"
+                        + ("" if self.device.type == "cpu" else ", or take the device cpu")
                     ) from error
+                side = max(side // 2, MIN_TILE)
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
         if not np.isfinite(restored).all():
             raise UserError(f"the network {self.name!r} gave values that are not numbers; its weights are damaged")
         return _as_type(base + np.float32(strength) * (restored - base), image.dtype, full)
+
+    def embed(self, prompt: str | None) -> torch.Tensor | None:
+        """The prompt as `restore` gives it to the network, (1, text_dim); None without a prompt.
+
+        Raises:
+            UserError: the network takes no prompts, or the sentence encoder is not installed.
+        """
+        if prompt is None or not prompt.strip():
+            return None
+        if not self._takes_prompts:
+            raise UserError(f"the network {self.name!r} takes no prompts; leave the prompt out")
+        if self.phase == "pretrain" and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"the network {self.name!r} comes from phase pretrain and has not learned to read prompts; it removes "
+                "whatever is wrong",
+                stacklevel=2,
+            )
+        if self._text_encoder is None:
+            from prompt_mamba_arch.text import TextEncoder  # transformers takes seconds to import
+
+            self._text_encoder = TextEncoder()
+        return self._text_encoder.encode([prompt]).to(self.device)
 
     def _restore(self, image: np.ndarray, text: torch.Tensor | None, side: int, progress) -> np.ndarray:
         overlap = min(_OVERLAP, side // 4)
@@ -137,25 +206,19 @@ class Restorer:
 
     def _run(self, image: np.ndarray, text: torch.Tensor | None) -> np.ndarray:
         """(h, w, 3) float32 -> the same, enlarged by `upscale`."""
-        x = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None].to(self.device)  # (1, 3, h, w)
-        height, width = image.shape[0] * self.upscale, image.shape[1] * self.upscale
-        if not hasattr(self.net, "size_multiple"):  # PromptMamba pads inside; others want it done
-            missing = [-n % self._multiple for n in image.shape[:2]]
+        # copied, for networks that compute in place
+        x = torch.from_numpy(image.transpose(2, 0, 1).copy())[None].to(self.device)  # (1, 3, h, w)
+        return self._forward(x, text)[0].permute(1, 2, 0).float().cpu().numpy()
+
+    def _forward(self, x: torch.Tensor, text: torch.Tensor | None) -> torch.Tensor:
+        """(1, 3, h, w) -> the same, enlarged by `upscale`."""
+        height, width = (size * self.upscale for size in x.shape[-2:])
+        if not hasattr(self.net, "size_multiple"):  # PromptMamba pads inside; others may want it done
+            missing = [-size % self._multiple for size in x.shape[-2:]]
             x = torch.nn.functional.pad(x, (0, missing[1], 0, missing[0]), mode="replicate")
         with torch.inference_mode():
             y = self.net(x) if text is None else self.net(x, text)
-        return y[0, :, :height, :width].permute(1, 2, 0).float().cpu().numpy()
-
-    def _embed(self, prompt: str | None) -> torch.Tensor | None:
-        if prompt is None or not prompt.strip():
-            return None
-        if not self._takes_prompts:
-            raise UserError(f"the network {self.name!r} takes no prompts; leave the prompt out")
-        if self._text_encoder is None:
-            from prompt_mamba_arch.text import TextEncoder  # transformers takes seconds to import
-
-            self._text_encoder = TextEncoder()
-        return self._text_encoder.encode([prompt]).to(self.device)
+        return y[..., :height, :width]
 
     def _tile(self, tile: str | int | None, image: np.ndarray) -> int:
         """The side of the tiles; at least the image's for one tile."""
@@ -167,10 +230,10 @@ class Restorer:
             affordable = int((0.5 * _free_memory(self.device) / per_pixel) ** 0.5)
             if image.shape[0] * image.shape[1] <= affordable**2:
                 return whole
-            return max(affordable // 64 * 64, _MIN_TILE)
-        if isinstance(tile, bool) or not isinstance(tile, int) or tile < _MIN_TILE:
-            raise UserError(f"tile must be auto, none, or a number of pixels from {_MIN_TILE} on, not {tile!r}")
-        return tile
+            return max(affordable // 64 * 64, MIN_TILE)
+        if isinstance(tile, bool) or not isinstance(tile, numbers.Integral) or tile < MIN_TILE:
+            raise UserError(f"tile must be auto, none, or a number of pixels from {MIN_TILE} on, not {tile!r}")
+        return int(tile)
 
 
 def shipped_models() -> list[str]:
@@ -179,23 +242,21 @@ def shipped_models() -> list[str]:
 
 
 def _find(name_or_path: str | os.PathLike) -> Path:
-    path = Path(name_or_path).expanduser()
+    name, path = str(name_or_path), Path(name_or_path).expanduser()
+    if name in shipped_models():  # a folder that happens to have the name is ./name
+        return _WEIGHTS / f"{name}.safetensors"
     if path.is_file():
-        if path.suffix not in _SUFFIXES:
+        if path.suffix.lower() not in _SUFFIXES:
             raise UserError(f"network {str(path)!r} must be a .pth or .safetensors file")
         return path
     if path.is_dir():
-        found = sorted(p for p in path.iterdir() if p.suffix in _SUFFIXES)
+        found = sorted(p for p in path.iterdir() if p.suffix.lower() in _SUFFIXES and not p.name.startswith("."))
         if len(found) != 1:
             names = ", ".join(p.name for p in found[:4]) or "none"
             raise UserError(f"the folder {str(path)!r} must hold one .pth or .safetensors file, it has {names}")
         return found[0]
-    name = str(name_or_path)
-    if path.suffix in _SUFFIXES or os.sep in name:
+    if path.suffix.lower() in _SUFFIXES or path.name != name:
         raise UserError(f"no such network file: {name!r}")
-    shipped = _WEIGHTS / f"{name}.safetensors"
-    if shipped.is_file():
-        return shipped
     have = ", ".join(shipped_models())
     raise UserError(
         f"no network named {name!r} is shipped"
@@ -204,35 +265,37 @@ def _find(name_or_path: str | os.PathLike) -> Path:
     )
 
 
-def _load_pth(path: Path) -> tuple[Mapping, Mapping]:
+def _load_pth(path: Path) -> tuple[Mapping, Mapping, str | None]:
     loaded = load_plain(path, "network")
-    arguments = loaded.get("network_g")
     state = loaded.get("params_ema", loaded.get("params"))
-    if not isinstance(state, Mapping) or not isinstance(arguments, Mapping) or "type" not in arguments:
-        raise UserError(
-            f"network: {str(path)!r} does not say which network it belongs to; checkpoints of PromptTwoPhaseModel do "
-            "(keys params, network_g)"
-        )
-    return state, arguments
+    if not isinstance(state, Mapping):
+        raise UserError(f"network: {str(path)!r} has no weights under 'params' or 'params_ema'")
+    return state, _arguments(path, loaded.get("network_g")), loaded.get("phase")
 
 
-def _load_safetensors(path: Path) -> tuple[Mapping, Mapping]:
+def _load_safetensors(path: Path) -> tuple[Mapping, Mapping, str | None]:
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="pt") as file:
-            arguments = json.loads((file.metadata() or {}).get("network_g", "null"))
+            told = file.metadata() or {}
             state = {key: file.get_tensor(key) for key in file.keys()}
+        arguments = json.loads(told.get("network_g", "null"))
     except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"network: {str(path)!r} is damaged ({one_line(error)})") from None
-    if not isinstance(arguments, Mapping) or "type" not in arguments:
-        raise UserError(f"network: {str(path)!r} does not say which network it belongs to (metadata key network_g)")
-    return state, arguments
+        raise UserError(f"network: {str(path)!r} is damaged ({one_line(error)[:160]})") from None
+    return state, _arguments(path, arguments), told.get("phase")
+
+
+def _arguments(path: Path, arguments: object) -> Mapping[str, Any]:
+    if not isinstance(arguments, Mapping) or not isinstance(arguments.get("type"), str):
+        raise UserError(
+            f"network: {str(path)!r} does not say which network it belongs to; checkpoints of PromptTwoPhaseModel do "
+            "(network_g: type and arguments, a key of a .pth, JSON metadata of a .safetensors)"
+        )
+    return arguments
 
 
 def _build(path: Path, state: Mapping, arguments: Mapping[str, Any]) -> torch.nn.Module:
-    import inspect
-
     from basicsr.utils.registry import ARCH_REGISTRY
 
     arguments = dict(arguments)
@@ -240,12 +303,19 @@ def _build(path: Path, state: Mapping, arguments: Mapping[str, Any]) -> torch.nn
     if kind not in ARCH_REGISTRY:
         raise UserError(f"network: {str(path)!r} holds a {kind}, which no installed package registers")
     arch = ARCH_REGISTRY.get(kind)
-    check_keys(arguments, inspect.signature(arch).parameters, f"the {kind} of {path.name}")
-    net = arch(**arguments)
-    # half-precision files are computed with in float32
+    known = inspect.signature(arch).parameters
+    if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in known.values()):
+        check_keys(arguments, known, f"the {kind} of {path.name}")
     try:
+        net = arch(**arguments)
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"network: {str(path)!r} has arguments that no {kind} takes ({one_line(error)[:160]})"
+        ) from error
+    try:
+        # half-precision files are computed with in float32
         net.load_state_dict({key: t.float() if t.is_floating_point() else t for key, t in state.items()})
-    except RuntimeError as error:
+    except (RuntimeError, AttributeError) as error:  # AttributeError: a value is no tensor
         raise UserError(f"network: {str(path)!r} does not fit its {kind} ({one_line(error)[:160]})") from None
     return net
 
@@ -255,20 +325,25 @@ def _device(device: str | torch.device) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         found = torch.device(device)
-    except RuntimeError:
+    except (RuntimeError, TypeError):
         raise UserError(f"unknown device {str(device)!r}; write auto, cpu, cuda, cuda:1 or mps") from None
     if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
         count = torch.cuda.device_count()
-        raise UserError(f"device {str(device)!r} was asked for, and there are {count} CUDA GPUs here; use cpu or auto")
+        have = {0: "there is no CUDA GPU", 1: "there is one CUDA GPU"}.get(count, f"there are {count} CUDA GPUs")
+        raise UserError(f"device {str(device)!r} was asked for, and {have} here; use cpu or auto")
     if found.type == "mps" and not torch.backends.mps.is_available():
         raise UserError("device 'mps' was asked for, and there is none here; use cpu or auto")
     return found
 
 
-def _free_memory(device: torch.device) -> int:
+def _free_memory(device: torch.device) -> float:
     """Bytes; of the GPU or of the machine."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
+    return min(_free_of_machine(), _free_of_container())
+
+
+def _free_of_machine() -> float:
     try:
         with open("/proc/meminfo", encoding="ascii") as file:
             for line in file:
@@ -282,11 +357,22 @@ def _free_memory(device: torch.device) -> int:
         return 2 << 30  # not known: assume a small machine
 
 
+def _free_of_container(group: Path = Path("/sys/fs/cgroup")) -> float:
+    """Bytes that a container's limit (cgroup v2) leaves; infinity where there is none."""
+    try:
+        limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
+        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        return max(limit - used + int(stat.get("inactive_file", 0)), 0)  # the page cache gives way
+    except (OSError, ValueError):  # no file, or "max"
+        return float("inf")
+
+
 def _out_of_memory(error: BaseException) -> bool:
     if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)):
         return True
     text = str(error).lower()
-    return "out of memory" in text or "can't allocate memory" in text or "not enough memory" in text
+    # of CUDA and MPS; of the CPU's allocator on Linux and on Windows; of cuBLAS and cuDNN
+    return any(said in text for said in ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed"))
 
 
 def _check_image(image: np.ndarray) -> None:

@@ -1,86 +1,336 @@
-"""The command line: folders, mistakes in one line, nothing half-written."""
+"""The command line: what it does with files and folders, and how it says what it will not do."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from prompt_mamba_arch.cli import main
+import prompt_mamba_cli
+from prompt_mamba_arch import cli, image_io, restore
+from prompt_mamba_arch.archs.prompt_mamba_arch import PromptMamba
 from prompt_mamba_arch.restore import Restorer
 
+ROOT = Path(__file__).resolve().parent.parent
 
-def test_a_folder_goes_on_behind_a_bad_file(tmp_path, checkpoint, photo, capsys):
-    source = tmp_path / "in"
-    (source / "sub").mkdir(parents=True)
-    for name in ("a.png", "sub/b.jpg"):
-        Image.fromarray(photo).save(source / name)
-    (source / "bad.png").write_bytes(b"\x89PNG no")
-    arguments = ["restore", "-i", str(source), "-o", str(tmp_path / "out"), "--model", str(checkpoint)]
-    assert main(arguments) == 1
-    said = capsys.readouterr().err
-    assert "bad.png" in said and "2 of 3 images" in said and "Traceback" not in said
-    assert sorted(p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*.*")) == [
-        "a.png",
-        "sub/b.jpg",
-    ]
-    assert main(arguments) == 2 and "--overwrite" in capsys.readouterr().err
-    assert main([*arguments, "--overwrite"]) == 1
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    torch.manual_seed(0)
+    net = PromptMamba(size="tiny", dim=8, enc_blocks=[1, 1], middle_blocks=1, dec_blocks=[1, 1])
+    path = tmp_path_factory.mktemp("model") / "net.pth"
+    state = net.state_dict()
+    torch.save({"params": state, "params_ema": state, "network_g": {"type": "PromptMamba", **net.config}}, path)
+    return str(path)
+
+
+def _save(path, size=(30, 20), **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path, **options)
+    return path
+
+
+@pytest.fixture
+def run(capfd, model):
+    """Runs the command; returns (exit code, stdout, lines of stderr)."""
+
+    def run(*arguments, code):
+        arguments = [str(argument) for argument in arguments]
+        if "--model" not in arguments and arguments[:1] == ["restore"]:
+            arguments += ["--model", model]
+        capfd.readouterr()
+        try:
+            found = cli.main(arguments)
+        except SystemExit as error:  # as argparse leaves
+            found = error.code
+        out, err = capfd.readouterr()
+        assert found == code, err
+        assert "Traceback" not in err
+        return out, err.splitlines()
+
+    return run
+
+
+def _refused(run, said, *arguments):
+    out, err = run("restore", *arguments, code=2)
+    assert out == "" and len(err) == 1, err
+    assert err[0].startswith("prompt-mamba: ") and said in err[0], err
+    return err[0]
+
+
+def _all(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def test_one_file(tmp_path, run, model):
+    source = _save(tmp_path / "in.jpg", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\0\0\0\0\0", dpi=(300, 300))
+    out, err = run("restore", "-i", source, "-o", tmp_path / "new" / "out.png", "-p", "remove the noise", code=0)
+    assert err == [] and "'remove the noise'" in out and "out.png" in out
+    expected = Restorer.from_pretrained(model, "cpu").restore(image_io.read_photo(source).pixels, "remove the noise")
+    found = image_io.read_photo(tmp_path / "new" / "out.png")
+    assert abs(found.pixels.astype(int) - expected).max() <= 1 and found.dpi == pytest.approx((300, 300), abs=0.1)
+    assert _all(tmp_path) == ["in.jpg", "new/out.png"]
+
+
+def test_into_a_folder_the_name_stays(tmp_path, run):
+    source = _save(tmp_path / "a photo.JPG")
+    (tmp_path / "there").mkdir()
+    for place in (str(tmp_path / "there"), f"{tmp_path}/new/"):
+        run("restore", "-i", source, "-o", place, "--strength", "0.5", "--tile", "64", code=0)
+    assert _all(tmp_path) == ["a photo.JPG", "new/a photo.JPG", "there/a photo.JPG"]
+
+
+def test_a_folder_with_one_broken_file(tmp_path, run):
+    source, target = tmp_path / "in", tmp_path / "out"
+    names = ["2.png", "10.jpg", "sub/a.png", "sub/a.jpg", "sub/deep/b.TIF"]
+    for name in names:
+        _save(source / name)
+    (source / "5.png").write_bytes((source / "2.png").read_bytes()[:200])
+    (source / "notes.txt").write_text("no photograph")
+    (source / "._2.png").write_text("what another system left")
+    _save(source / ".thumbnails" / "2.png")
+    out, err = run("restore", "-i", source, "-o", target, code=1)
+    assert len(err) == 1 and "5.png" in err[0] and err[0].startswith("prompt-mamba: ")
+    assert "5 of 6 images restored" in out
+    assert _all(target) == sorted(names)
+
+
+def test_a_folder_of_one(tmp_path, run):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.png").write_text("broken")
+    out, err = run("restore", "-i", tmp_path / "in", "-o", tmp_path / "out", code=1)
+    assert len(err) == 1 and "a.png" in err[0] and "0 of 1 images" in out
+    assert not (tmp_path / "out").exists()
+
+
+def test_results_inside_the_input_folder_are_no_input(tmp_path, run):
+    _save(tmp_path / "a.png")
+    target = tmp_path / "restored"
+    run("restore", "-i", tmp_path, "-o", target, code=0)
+    run("restore", "-i", tmp_path, "-o", target, "--overwrite", code=0)
+    assert _all(tmp_path) == ["a.png", "restored/a.png"]
+    # and the input inside the output folder is input
+    out, _ = run("restore", "-i", tmp_path / "restored", "-o", tmp_path, "--overwrite", code=0)
+    assert "1 of 1" in out
+
+
+def test_no_original_is_lost(tmp_path, run):
+    source = _save(tmp_path / "in" / "a.png")
+    before = source.read_bytes()
+    link, hard = tmp_path / "link.png", tmp_path / "hard.png"
+    link.symlink_to(source)
+    os.link(source, hard)
+    for target in (source, source.parent, link, hard, f"{tmp_path}/in/../in/a.png"):
+        said = _refused(run, "is an input", "-i", source, "-o", target, "--overwrite")
+        assert "original" in said
+    _refused(run, "is the input folder", "-i", tmp_path / "in", "-o", f"{tmp_path}/in/.", "--overwrite")
+    # a/b/b/x.png would become a/b/x.png
+    for name in ("a/b/x.png", "a/b/b/x.png"):
+        _save(tmp_path / name)
+    _refused(run, "is an input", "-i", tmp_path / "a" / "b", "-o", tmp_path / "a", "--overwrite")
+    assert source.read_bytes() == before
+
+
+def test_existing_results_stay(tmp_path, run):
+    source, target = _save(tmp_path / "in.png"), tmp_path / "out.png"
+    target.write_text("older")
+    _refused(run, "'" + str(target) + "' exists already; add --overwrite", "-i", source, "-o", target)
+    assert target.read_text() == "older"
+    run("restore", "-i", source, "-o", target, "--overwrite", code=0)
+    assert image_io.read_photo(target).pixels.shape == (20, 30, 3)
+    for name in "abc":
+        _save(tmp_path / "more" / f"{name}.png")
+        _save(tmp_path / "results" / f"{name}.png")
+    _refused(run, "and 2 more exists already", "-i", tmp_path / "more", "-o", tmp_path / "results")
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    "extra, said",
     [
-        ({"-i": "gone.png"}, "no such file or folder: 'gone.png'"),
-        ({"-o": "out.gif"}, "suffix must be one of"),
-        ({"-i": "cut.png"}, "'cut.png' is damaged"),
-        ({"--model": "gone.pth"}, "no such network file"),
-        ({"--model": "huge"}, "no network named 'huge'"),
-        ({"--model": "cut.pth"}, "truncated"),
-        ({"--model": "plain.pth"}, "does not say which network"),
-        ({"--strength": "7"}, "--strength must be from 0 to 2"),
-        ({"--tile": "small"}, "--tile must be"),
-        ({"--tile": "8"}, "tile must be"),
-        ({"--device": "warp"}, "unknown device"),
-        ({"-o": "a.png"}, "the output is the input"),
-        ({"--colour": "1"}, "unrecognized arguments"),
+        (["--strength", "3"], "--strength: must be a number from 0 to 2"),
+        (["--strength", "nan"], "--strength"),
+        (["--strength", "much"], "--strength"),
+        (["--tile", "0"], "--tile: must be auto, none or a number of pixels from 64"),
+        (["--tile", "-64"], "--tile"),
+        (["--tile", "large"], "--tile"),
+        (["--model", "no_such_name"], "no network named 'no_such_name'"),
+        (["--model", "missing.pth"], "no such network file"),
+        (["--device", "gpu"], "unknown device 'gpu'"),
+        (["--promt", "x"], "--promt"),
+        (["-o", "out.xyz"], "its suffix must be one of .png"),
+        (["-o", "out"], "its suffix must be one of .png"),
+        (["-i", "missing.png"], "no such file or folder: 'missing.png'"),
+        (["-i", "broken.png"], "broken.png"),
+        (["-i", "empty.png"], "is empty"),
+        (["-i", "none"], "holds no images"),
+        (["-i", "none", "-o", "in.png"], "is a file"),
+        (["-o", "in.png/out.png"], "is a file, not a folder"),
+        (["-i", "photo.raw", "-o", "none"], "cannot write 'photo.raw'"),
     ],
 )
-def test_a_mistake_is_one_plain_line(tmp_path, checkpoint, photo, capsys, monkeypatch, change, says):
+def test_mistakes_end_in_one_line(tmp_path, run, monkeypatch, extra, said):
     monkeypatch.chdir(tmp_path)
-    Image.fromarray(photo).save("a.png")
-    (tmp_path / "cut.png").write_bytes((tmp_path / "a.png").read_bytes()[:3000])
-    (tmp_path / "cut.pth").write_bytes(checkpoint.read_bytes()[:5000])
-    torch.save({"params": {}}, "plain.pth")
-    before = sorted(p.name for p in tmp_path.iterdir())
-    arguments = {"-i": "a.png", "-o": "b.png", "--model": str(checkpoint), **change}
-    try:
-        code = main(["restore", *(word for pair in arguments.items() for word in pair)])
-    except SystemExit as stop:
-        code = stop.code
-    said = capsys.readouterr().err
-    assert code == 2 and says in said and "Traceback" not in said
-    assert sum("prompt-mamba:" in line for line in said.splitlines()) == 1
-    assert sorted(p.name for p in tmp_path.iterdir()) == before
+    _save(tmp_path / "in.png")
+    (tmp_path / "photo.raw").write_bytes((tmp_path / "in.png").read_bytes())
+    (tmp_path / "broken.png").write_bytes((tmp_path / "in.png").read_bytes()[:300])
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "none").mkdir()
+    before = _all(tmp_path)
+    _refused(run, said, "-i", "in.png", "-o", "out.png", *extra)
+    assert _all(tmp_path) == before
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
-def test_a_gpu_that_is_not_there(tmp_path, checkpoint, photo, capsys):
-    Image.fromarray(photo).save(tmp_path / "a.png")
-    arguments = ["-i", str(tmp_path / "a.png"), "-o", str(tmp_path / "b.png"), "--model", str(checkpoint)]
-    assert main(["restore", *arguments, "--device", "cuda"]) == 2
-    assert "there are 0 CUDA GPUs" in capsys.readouterr().err
+def test_what_is_a_photograph_is_told_by_its_content(tmp_path, run):
+    _save(tmp_path / "in.png")
+    (tmp_path / "in.png").rename(tmp_path / "photo.unknown")
+    run("restore", "-i", tmp_path / "photo.unknown", "-o", tmp_path / "out.png", code=0)
 
 
-def test_ctrl_c(tmp_path, checkpoint, photo, capsys, monkeypatch):
-    Image.fromarray(photo).save(tmp_path / "a.png")
-    monkeypatch.setattr(Restorer, "restore", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-    arguments = ["-i", str(tmp_path / "a.png"), "-o", str(tmp_path / "b.png"), "--model", str(checkpoint)]
-    assert main(["restore", *arguments]) == 130
-    assert "interrupted" in capsys.readouterr().err and not (tmp_path / "b.png").exists()
+def test_a_folder_that_cannot_be_written_to(tmp_path, run, monkeypatch):
+    source = _save(tmp_path / "in.png")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # as root everything can be written
+    _refused(run, "cannot be written to", "-i", source, "-o", tmp_path / "new" / "deep" / "out.png")
+    assert _all(tmp_path) == ["in.png"]
 
 
-def test_train_and_test_are_handed_over(capsys):
-    for command in ("train", "test"):
-        assert main([command, "-opt", "gone.yml"]) == 2
-        assert "gone.yml" in capsys.readouterr().err
+def test_a_prompt_for_a_network_without_text_is_refused_once(tmp_path, run):
+    from basicsr.utils.registry import ARCH_REGISTRY
+
+    arguments = {"num_feat": 8, "num_block": 1, "upscale": 2}
+    net = ARCH_REGISTRY.get("MSRResNet")(**arguments)
+    torch.save({"params": net.state_dict(), "network_g": {"type": "MSRResNet", **arguments}}, tmp_path / "net.pth")
+    for name in "ab":
+        _save(tmp_path / "in" / f"{name}.png")
+    how = ["-i", tmp_path / "in", "-o", tmp_path / "out", "--model", tmp_path / "net.pth"]
+    _refused(run, "takes no prompts", *how, "-p", "remove the noise")
+    run("restore", *how, code=0)
+    assert image_io.read_photo(tmp_path / "out" / "a.png").pixels.shape == (40, 60, 3)
+
+
+def test_warnings_are_lines_too(tmp_path, run, model):
+    content = torch.load(model)
+    torch.save({**content, "phase": "pretrain"}, tmp_path / "net.pth")
+    source = _save(tmp_path / "in.png")
+    how = ["-i", source, "-o", tmp_path / "out.png", "-p", "remove it", "--model", tmp_path / "net.pth"]
+    _, err = run("restore", *how, code=0)
+    assert len(err) == 1 and err[0].startswith("prompt-mamba: the network") and "not learned to read" in err[0]
+
+
+def test_what_a_format_cannot_hold_is_said(tmp_path, run):
+    Image.fromarray(np.zeros((20, 30, 4), np.uint8)).save(tmp_path / "in.png")
+    _, err = run("restore", "-i", tmp_path / "in.png", "-o", tmp_path / "out.jpg", code=0)
+    assert len(err) == 1 and "in.png" in err[0] and "transparency" in err[0]
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_ctrl_c(tmp_path, run, monkeypatch, folder):
+    source = _save(tmp_path / "in" / "a.png")
+
+    def interrupted(*_args, **_kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Image.Image, "save", interrupted)
+    how = ["-i", source.parent, "-o", tmp_path / "out"] if folder else ["-i", source, "-o", tmp_path / "out.png"]
+    _, err = run("restore", *how, code=130)
+    assert err == ["prompt-mamba: interrupted"]
+    assert _all(tmp_path) == ["in/a.png"]
+
+
+def test_too_little_memory(tmp_path, run, monkeypatch):
+    source = _save(tmp_path / "in.png")
+
+    def too_much(*_args):
+        raise MemoryError
+
+    monkeypatch.setattr(image_io, "read_photo", too_much)
+    _refused(run, "not enough memory", "-i", source, "-o", tmp_path / "out.png")
+
+
+def test_bugs_are_not_hidden(tmp_path, model, monkeypatch):
+    def bug(*_args):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Restorer, "restore", bug)
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["restore", "-i", str(_save(tmp_path / "in.png")), "-o", str(tmp_path / "out.png"), "--model", model])
+
+
+@pytest.mark.parametrize("command", ["train", "test"])
+def test_train_and_test_get_their_flags(monkeypatch, command):
+    from prompt_mamba_arch import test, train
+
+    seen = []
+    monkeypatch.setattr({"train": train, "test": test}[command], "main", lambda argv: seen.append(argv) or 7)
+    assert cli.main([command, "-opt", "a.yml", "--debug"]) == 7
+    assert seen == [["-opt", "a.yml", "--debug"]]
+
+
+def test_train_says_what_is_wrong_with_its_option_file(run):
+    _, err = run("train", "-opt", "missing.yml", code=2)
+    assert len(err) == 1 and "missing.yml" in err[0]
+
+
+@pytest.mark.parametrize("arguments", [[], ["restor"], ["restore"], ["restore", "-i", "a.png"]])
+def test_unfinished_commands(run, arguments):
+    out, err = run(*arguments, code=2)
+    assert out == "" and len(err) == 1 and "--help" in err[0]
+
+
+def test_what_is_repeated_agrees():
+    """cli.py imports nothing of the package before work begins, so it has its own copies."""
+    assert cli._SUFFIXES == tuple(image_io.SUFFIXES)
+    assert cli._MIN_TILE == restore.MIN_TILE
+
+
+_HEAVY = """
+import sys
+sys.argv = ["prompt-mamba", *{arguments!r}]
+import prompt_mamba_cli
+try:
+    code = prompt_mamba_cli.main()
+except SystemExit as error:
+    code = error.code
+heavy = sorted({{"torch", "basicsr", "numpy", "prompt_mamba_arch"}} & set(sys.modules))
+assert not heavy, heavy
+sys.exit(code)
+"""
+
+
+@pytest.mark.parametrize(
+    "arguments, code",
+    [
+        (["--help"], 0),
+        (["restore", "--help"], 0),
+        (["restore", "-i", "missing.png", "-o", "out.png"], 2),
+        (["restore", "-i", "setup.py", "-o", "out.png", "--tile", "1"], 2),
+    ],
+)
+def test_help_and_mistakes_import_nothing(arguments, code):
+    program = _HEAVY.format(arguments=arguments)
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stderr
+    assert ("usage" in done.stdout) if code == 0 else (len(done.stderr.splitlines()) == 1)
+
+
+def test_the_console_command_is_cli_main(run, tmp_path, monkeypatch, model):
+    source = _save(tmp_path / "in.png")
+    arguments = ["restore", "-i", str(source), "-o", str(tmp_path / "out.png"), "--model", model]
+    monkeypatch.setattr(sys, "argv", ["prompt-mamba", *arguments])
+    assert prompt_mamba_cli.main() == 0
+    assert (tmp_path / "out.png").exists()
+    assert prompt_mamba_cli.main() == 2  # it exists
+
+
+def test_python_m(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "prompt_mamba_arch", "restore", "-i", str(tmp_path / "no"), "-o", "out.png"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2 and done.stderr == f"prompt-mamba: no such file or folder: {str(tmp_path / 'no')!r}\n"
