@@ -343,7 +343,8 @@ def test_a_tiff_file_forgets_how_its_pixels_were_stored(tmp_path):
     tifffile = pytest.importorskip("tifffile")
     source = tmp_path / "a.tif"
     rgb = _pixels((20, 30))
-    tifffile.imwrite(source, rgb, photometric="rgb", tile=(16, 16), software="A program", description="A view")
+    tags = {"software": "A program", "description": "A view", "metadata": None}
+    tifffile.imwrite(source, rgb, photometric="rgb", tile=(16, 16), **tags)
     photo = read_photo(source)
     for suffix in (".tif", ".png", ".jpg"):
         write_photo(tmp_path / f"b{suffix}", photo)
