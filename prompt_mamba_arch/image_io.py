@@ -35,6 +35,7 @@ _MAX_JPEG_EXIF = 65533  # bytes
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _STRIP_OFFSETS = 256, 257, 258, 259, 262, 273
 _ORIENTATION, _SAMPLES, _STRIP_ROWS, _STRIP_BYTES, _X_DPI, _Y_DPI = 274, 277, 278, 279, 282, 283
 _PLANAR, _DPI_UNIT, _PREDICTOR, _EXTRA_SAMPLES, _ICC = 284, 296, 317, 338, 34675
+_XMP, _EXIF_IFD, _EXIF_WIDTH, _EXIF_HEIGHT = 700, 34665, 40962, 40963
 # Tags that say how a TIFF file stores its pixels (TIFF 6.0, its technical notes, and XMP and the profile, which have
 # places of their own). Pillow counts them as EXIF; in another file they would be wrong.
 _STORAGE_TAGS = (
@@ -122,6 +123,8 @@ def _from_pillow(path: Path, image: Image.Image) -> Photo:
     if image.mode == "CMYK":
         notes.append("CMYK colours became RGB")
         icc = None
+    if any(key in image.info for key in ("xmp", "XML:com.adobe.xmp")) or _XMP in getattr(image, "tag_v2", ()):
+        notes.append("its XMP data (captions, edits of photo programs) are not kept")
     exif, orientation = None, 1
     try:
         exif, orientation = _exif(image)
@@ -158,6 +161,21 @@ def _exif(image: Image.Image) -> tuple[bytes | None, int]:
         return None, 1
     exif[_ORIENTATION] = 1
     return exif.tobytes(), orientation if orientation in range(1, 9) else 1
+
+
+def _with_size(exif: bytes, width: int, height: int) -> bytes:
+    """The block with the size that it states, if it does: turning and enlarging have changed it."""
+    block = Image.Exif()
+    try:
+        block.load(exif)
+        inner = block.get_ifd(_EXIF_IFD)
+        true = {tag: size for tag, size in ((_EXIF_WIDTH, width), (_EXIF_HEIGHT, height)) if tag in inner}
+        if all(inner[tag] == size for tag, size in true.items()):
+            return exif
+        inner.update(true)
+        return block.tobytes()
+    except Exception:  # an odd block, as it was; Pillow raises nearly everything
+        return exif
 
 
 def _dpi(dpi: object) -> tuple[float, float] | None:
@@ -338,6 +356,8 @@ def _for_format(photo: Photo, kind: str) -> tuple[Photo, list[str]]:
     if exif and (kind == "BMP" or (kind == "JPEG" and len(exif) > _MAX_JPEG_EXIF)):
         lost.append(f"{kind} cannot hold the EXIF data: they were left out")
         exif = None
+    if exif:
+        exif = _with_size(exif, pixels.shape[1], pixels.shape[0])
     return replace(photo, pixels=pixels, alpha=alpha, gray=gray, exif=exif, icc=icc), lost
 
 

@@ -9,7 +9,7 @@ import zlib
 import cv2
 import numpy as np
 import pytest
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms, ImageOps, PngImagePlugin
 
 from prompt_mamba_arch.errors import UserError
 from prompt_mamba_arch.image_io import SUFFIXES, Photo, read_photo, write_photo
@@ -469,3 +469,47 @@ def test_enlarged_pixels_take_alpha_with_them():
     large = photo.with_pixels(np.zeros((26, 34, 3), np.uint8))
     assert large.alpha.shape == (26, 34) and large.alpha.dtype == np.uint8
     assert photo.with_pixels(photo.pixels[:]).alpha is photo.alpha
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif"])
+@pytest.mark.parametrize("order", [b"II", b"MM"])
+def test_the_size_in_exif_is_that_of_the_picture(tmp_path, suffix, order):
+    exif = Image.Exif()
+    exif.endian, exif.head = ("<", b"II*\0\x08\0\0\0") if order == b"II" else (">", b"MM\0*\0\0\0\x08")
+    exif[0x0112], exif[0x010F] = 6, "Maker"
+    exif.get_ifd(0x8769).update({40962: 60, 40963: 40, 34855: 400})
+    Image.fromarray(np.zeros((40, 60, 3), np.uint8)).save(tmp_path / "in.jpg", exif=exif.tobytes())
+    photo = read_photo(tmp_path / "in.jpg")
+    enlarged = photo.with_pixels(photo.pixels.repeat(2, axis=0).repeat(2, axis=1))
+    for number, (written, size) in enumerate(((photo, (40, 60)), (enlarged, (80, 120)))):
+        path = tmp_path / f"{number}{suffix}"
+        assert write_photo(path, written) == []
+        with Image.open(path) as image:
+            found = image.getexif()
+            inner = found.get_ifd(0x8769)
+            assert image.size == size == (inner[40962], inner[40963])
+            assert found.get(0x010F) == "Maker" and inner[34855] == 400
+
+
+def test_a_size_that_exif_does_not_state_is_not_added(tmp_path):
+    exif = Image.Exif()
+    exif[0x010F] = "Maker"
+    Image.fromarray(np.zeros((4, 6, 3), np.uint8)).save(tmp_path / "in.jpg", exif=exif)
+    photo = read_photo(tmp_path / "in.jpg")
+    write_photo(tmp_path / "out.jpg", photo)
+    assert read_photo(tmp_path / "out.jpg").exif == photo.exif
+    with Image.open(tmp_path / "out.jpg") as image:
+        assert 40962 not in image.getexif().get_ifd(0x8769)
+
+
+def test_xmp_is_not_left_out_silently(tmp_path):
+    info = PngImagePlugin.PngInfo()
+    info.add_itxt("XML:com.adobe.xmp", "<x:xmpmeta/>")
+    image = Image.fromarray(np.zeros((4, 6, 3), np.uint8))
+    image.save(tmp_path / "in.png", pnginfo=info)
+    image.save(tmp_path / "in.tif", tiffinfo={700: b"<x:xmpmeta/>"})
+    image.save(tmp_path / "in.webp", xmp=b"<x:xmpmeta/>")
+    for path in tmp_path.iterdir():
+        assert [note for note in read_photo(path).notes if "XMP" in note], path
+    image.save(tmp_path / "plain.png")
+    assert read_photo(tmp_path / "plain.png").notes == ()
