@@ -97,6 +97,11 @@ def _parser() -> argparse.ArgumentParser:
         "--model", default="tiny", metavar="NAME_OR_PATH", help="a shipped network or a checkpoint (default: tiny)"
     )
     restore.add_argument(
+        "--opt",
+        metavar="YML",
+        help="the option file that trained the network, for checkpoints that do not say what they hold (BasicSR's own)",
+    )
+    restore.add_argument(
         "--strength", type=_strength, default=1.0, metavar="S", help="scales what is changed, 0 to 2 (default: 1)"
     )
     restore.add_argument(
@@ -120,7 +125,7 @@ def _restore(args: argparse.Namespace) -> int:
     from prompt_mamba_arch.errors import plain_line
     from prompt_mamba_arch.restore import Restorer
 
-    restorer = Restorer.from_pretrained(args.model, args.device)
+    restorer = Restorer.from_pretrained(args.model, args.device, args.opt)
     notes = _check_prompt(restorer, args.prompt)  # once, not for every image
     failed = 0
     # bars only on a terminal: elsewhere stderr holds what went wrong, and nothing else

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 import numbers
 import os
 import warnings
@@ -11,14 +12,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 
 import prompt_mamba_arch  # registers the networks
+from prompt_mamba_arch.compat.options import read_option_file
 from prompt_mamba_arch.compat.resume import load_plain
 from prompt_mamba_arch.errors import UserError, check_keys, one_line
-from prompt_mamba_arch.tiling import restore_in_tiles
+from prompt_mamba_arch.tiling import restore_in_strips
 
 __all__ = ["Restorer", "shipped_models"]
 
@@ -27,6 +28,7 @@ _SUFFIXES = (".safetensors", ".pth")
 MIN_TILE = 64  # pixels; below that there is more overlap than tile
 _OVERLAP = 48  # pixels that neighbouring tiles share
 _TRIAL = 16  # pixels a side
+_LATEST = "net_g_latest.pth"  # how BasicSR calls a run's last network
 # Peak memory of a forward pass without gradients / that of the input's first features, measured for PromptMamba and
 # rounded up generously; for a network that does not say how wide it is
 _FEATURE_COPIES, _UNKNOWN_WIDTH = 30, 180
@@ -60,8 +62,10 @@ class Restorer:
         self.name = name
         self.phase = phase
         config = getattr(net, "config", {})
-        # others may need it, too, and do not say so
-        self._multiple: int = getattr(net, "size_multiple", 8)
+        # others may need it, too, and do not say so; attention in windows needs whole windows
+        windows = {getattr(module, "window_size", None) for module in net.modules()}
+        needed = math.lcm(8, *(window for window in windows if type(window) is int and window > 0))
+        self._multiple: int = getattr(net, "size_multiple", needed)
         self._takes_prompts: bool = getattr(net, "has_text", False)
         # numbers per pixel of the widest full-resolution features
         unshuffle = config.get("unshuffle") or 1
@@ -72,7 +76,8 @@ class Restorer:
 
     def _find_upscale(self) -> int:
         """By trial: networks have different names for it, and some accept a value that they do not heed."""
-        x = torch.zeros(1, 3, _TRIAL, _TRIAL, device=self.device)
+        side = -(-_TRIAL // self._multiple) * self._multiple
+        x = torch.zeros(1, 3, side, side, device=self.device)
         try:
             with torch.inference_mode():
                 y = self.net(x)
@@ -83,8 +88,8 @@ class Restorer:
                 f"the network {self.name!r} does not take one RGB image ({one_line(error)[:160]})"
             ) from error
         shape = tuple(getattr(y, "shape", ()))
-        scale = shape[-1] // _TRIAL if shape else 0
-        if scale < 1 or shape != (1, 3, _TRIAL * scale, _TRIAL * scale):
+        scale = shape[-1] // side if shape else 0
+        if scale < 1 or shape != (1, 3, side * scale, side * scale):
             raise UserError(
                 f"the network {self.name!r} does not make one RGB image of another: of shape {tuple(x.shape)} it makes "
                 f"{shape or type(y).__name__}"
@@ -92,13 +97,21 @@ class Restorer:
         return scale
 
     @classmethod
-    def from_pretrained(cls, name_or_path: str | os.PathLike = "tiny", device: str | torch.device = "auto") -> Restorer:
+    def from_pretrained(
+        cls,
+        name_or_path: str | os.PathLike = "tiny",
+        device: str | torch.device = "auto",
+        config: Mapping[str, Any] | str | os.PathLike | None = None,
+    ) -> Restorer:
         """Loads a network.
 
         Args:
             name_or_path: a shipped network's name; or a checkpoint of the training (.pth), a .safetensors file, or a
-                folder that holds one such file. Averaged weights (`params_ema`) are taken where there are any.
+                folder that holds one such file or a net_g_latest.pth. Averaged weights (`params_ema`) are taken where
+                there are any.
             device: `auto` (CUDA where there is a GPU, else the CPU), `cpu`, `cuda`, `cuda:1`, `mps`.
+            config: for files that do not say which network they belong to, such as BasicSR's own: `type` and the
+                constructor's arguments, or the option file (.yml) that trained it. It has precedence over the file's.
 
         Raises:
             UserError: no such file or name, a damaged file, one that does not say which network it belongs to, or a
@@ -106,9 +119,11 @@ class Restorer:
         """
         device = _device(device)  # said before anything is loaded
         path = _find(name_or_path)
+        given = None if config is None else _given_arguments(config)
         load = _load_safetensors if path.suffix.lower() == ".safetensors" else _load_pth
         state, arguments, phase = load(path)
-        return cls(_build(path, state, arguments), name=str(name_or_path), device=device, phase=phase)
+        net = _build(path, state, given or _arguments(path, arguments))
+        return cls(net, name=str(name_or_path), device=device, phase=phase)
 
     def restore(
         self,
@@ -139,17 +154,18 @@ class Restorer:
         if isinstance(strength, bool) or not isinstance(strength, numbers.Real) or not 0 <= strength <= 2:
             raise UserError(f"strength must be a number from 0 to 2, not {strength!r}")
         side = self._tile(tile, image)
-        full = 1.0 if image.dtype == np.float32 else float(np.iinfo(image.dtype).max)
-        given = image.astype(np.float32) / np.float32(full)
-        base = given if self.upscale == 1 else _enlarge(given, self.upscale)
-        if strength == 0:
-            return image.copy() if self.upscale == 1 else _as_type(base, image.dtype, full)
-
         text = self.embed(prompt)
+        if strength == 0 and self.upscale == 1:
+            return image.copy()
+        height, width = (size * self.upscale for size in image.shape[:2])
+        try:
+            restored = np.empty((height, width, 3), image.dtype)
+        except MemoryError:
+            raise UserError(f"not enough memory for a result of {width} x {height} pixels") from None
         while True:
             try:
-                restored = self._restore(given, text, side, progress)
-                break
+                self._restore_into(restored, image, text, float(strength), side, progress)
+                return restored
             except (MemoryError, RuntimeError) as error:
                 if not _out_of_memory(error):
                     raise
@@ -165,9 +181,6 @@ class Restorer:
                 side = max(side // 2, MIN_TILE)
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
-        if not np.isfinite(restored).all():
-            raise UserError(f"the network {self.name!r} gave values that are not numbers; its weights are damaged")
-        return _as_type(base + np.float32(strength) * (restored - base), image.dtype, full)
 
     def embed(self, prompt: str | None) -> torch.Tensor | None:
         """The prompt as `restore` gives it to the network, (1, text_dim); None without a prompt.
@@ -192,23 +205,39 @@ class Restorer:
             self._text_encoder = TextEncoder()
         return self._text_encoder.encode([prompt]).to(self.device)
 
-    def _restore(self, image: np.ndarray, text: torch.Tensor | None, side: int, progress) -> np.ndarray:
-        overlap = min(_OVERLAP, side // 4)
-        return restore_in_tiles(
+    def _restore_into(
+        self, result: np.ndarray, image: np.ndarray, text: torch.Tensor | None, strength: float, side: int, progress
+    ) -> None:
+        """Fills every row of `result`, which is all that is kept of the image beside two rows of tiles."""
+        full = np.float32(1 if image.dtype == np.float32 else np.iinfo(image.dtype).max)
+        strips = restore_in_strips(
             image,
-            lambda part: self._run(part, text),
+            lambda part: self._run(part.astype(np.float32) / full, text, strength),
             tile=side,
-            overlap=overlap,
+            overlap=min(_OVERLAP, side // 4),
             multiple=self._multiple,
             upscale=self.upscale,
             progress=progress,
         )
+        for top, strip in strips:
+            if not np.isfinite(strip).all():
+                raise UserError(f"the network {self.name!r} gave values that are not numbers; its weights are damaged")
+            strip = strip.clip(0, 1)
+            result[top : top + len(strip)] = strip if image.dtype == np.float32 else np.rint(strip * full)
 
-    def _run(self, image: np.ndarray, text: torch.Tensor | None) -> np.ndarray:
+    def _run(self, image: np.ndarray, text: torch.Tensor | None, strength: float) -> np.ndarray:
         """(h, w, 3) float32 -> the same, enlarged by `upscale`."""
         # copied, for networks that compute in place
         x = torch.from_numpy(image.transpose(2, 0, 1).copy())[None].to(self.device)  # (1, 3, h, w)
-        return self._forward(x, text)[0].permute(1, 2, 0).float().cpu().numpy()
+        with torch.inference_mode():
+            if strength == 1:
+                y = self._forward(x, text)
+            else:
+                base = x.clone()
+                if self.upscale > 1:
+                    base = torch.nn.functional.interpolate(x, scale_factor=self.upscale, mode="bicubic")
+                y = base if strength == 0 else torch.lerp(base, self._forward(x, text).to(base), strength)
+            return y[0].permute(1, 2, 0).float().cpu().numpy()
 
     def _forward(self, x: torch.Tensor, text: torch.Tensor | None) -> torch.Tensor:
         """(1, 3, h, w) -> the same, enlarged by `upscale`."""
@@ -216,8 +245,7 @@ class Restorer:
         if not hasattr(self.net, "size_multiple"):  # PromptMamba pads inside; others may want it done
             missing = [-size % self._multiple for size in x.shape[-2:]]
             x = torch.nn.functional.pad(x, (0, missing[1], 0, missing[0]), mode="replicate")
-        with torch.inference_mode():
-            y = self.net(x) if text is None else self.net(x, text)
+        y = self.net(x) if text is None else self.net(x, text)
         return y[..., :height, :width]
 
     def _tile(self, tile: str | int | None, image: np.ndarray) -> int:
@@ -251,6 +279,8 @@ def _find(name_or_path: str | os.PathLike) -> Path:
         return path
     if path.is_dir():
         found = sorted(p for p in path.iterdir() if p.suffix.lower() in _SUFFIXES and not p.name.startswith("."))
+        if path / _LATEST in found:  # a run's folder of networks
+            return path / _LATEST
         if len(found) != 1:
             names = ", ".join(p.name for p in found[:4]) or "none"
             raise UserError(f"the folder {str(path)!r} must hold one .pth or .safetensors file, it has {names}")
@@ -265,15 +295,15 @@ def _find(name_or_path: str | os.PathLike) -> Path:
     )
 
 
-def _load_pth(path: Path) -> tuple[Mapping, Mapping, str | None]:
+def _load_pth(path: Path) -> tuple[Mapping, object, str | None]:
     loaded = load_plain(path, "network")
     state = loaded.get("params_ema", loaded.get("params"))
     if not isinstance(state, Mapping):
         raise UserError(f"network: {str(path)!r} has no weights under 'params' or 'params_ema'")
-    return state, _arguments(path, loaded.get("network_g")), loaded.get("phase")
+    return state, loaded.get("network_g"), loaded.get("phase")
 
 
-def _load_safetensors(path: Path) -> tuple[Mapping, Mapping, str | None]:
+def _load_safetensors(path: Path) -> tuple[Mapping, object, str | None]:
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -283,16 +313,27 @@ def _load_safetensors(path: Path) -> tuple[Mapping, Mapping, str | None]:
         arguments = json.loads(told.get("network_g", "null"))
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(f"network: {str(path)!r} is damaged ({one_line(error)[:160]})") from None
-    return state, _arguments(path, arguments), told.get("phase")
+    return state, arguments, told.get("phase")
 
 
 def _arguments(path: Path, arguments: object) -> Mapping[str, Any]:
     if not isinstance(arguments, Mapping) or not isinstance(arguments.get("type"), str):
         raise UserError(
-            f"network: {str(path)!r} does not say which network it belongs to; checkpoints of PromptTwoPhaseModel do "
-            "(network_g: type and arguments, a key of a .pth, JSON metadata of a .safetensors)"
+            f"network: {str(path)!r} does not say which network it belongs to; name the option file that trained it "
+            "(--opt FILE.yml, in Python config=), whose network_g says so"
         )
     return arguments
+
+
+def _given_arguments(config: Mapping[str, Any] | str | os.PathLike) -> Mapping[str, Any]:
+    """`network_g` of an option file, or the mapping itself."""
+    where = "config"
+    if not isinstance(config, Mapping):
+        where = f"network_g in {str(config)!r}"
+        config = read_option_file(config).get("network_g")
+    if not isinstance(config, Mapping) or not isinstance(config.get("type"), str):
+        raise UserError(f"{where} must be a section that holds the network's type and arguments")
+    return config
 
 
 def _build(path: Path, state: Mapping, arguments: Mapping[str, Any]) -> torch.nn.Module:
@@ -383,12 +424,3 @@ def _check_image(image: np.ndarray) -> None:
         raise UserError(f"an image must be uint8, uint16 or float32, not {image.dtype}")
     if image.dtype == np.float32 and not (image.min() >= 0 and image.max() <= 1):
         raise UserError("a float32 image must be in [0, 1]")
-
-
-def _enlarge(image: np.ndarray, scale: int) -> np.ndarray:
-    return cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
-
-
-def _as_type(image: np.ndarray, dtype: np.dtype, full: float) -> np.ndarray:
-    image = image.clip(0, 1)
-    return image.astype(np.float32) if dtype == np.float32 else np.rint(image * np.float32(full)).astype(dtype)

@@ -6,48 +6,51 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-__all__ = ["restore_in_tiles", "tile_starts"]
+__all__ = ["restore_in_strips", "tile_spans"]
 
 
-def tile_starts(size: int, tile: int, overlap: int, multiple: int) -> list[int]:
-    """Where tiles begin along one side so that they cover it; neighbours share at least `overlap` pixels.
+def tile_spans(size: int, tile: int, overlap: int, multiple: int) -> list[tuple[int, int]]:
+    """(start, stop) of the tiles along one side: as few as cover it, of equal length, at most `tile`.
 
-    Starts lie on multiples of `multiple`, so that a network which works on a grid sees the same grid in every tile, and
-    the last tile ends at the image's edge, a little shorter than the others if need be. Only where `multiple` does not
-    fit into a tile is there no grid.
+    Neighbours share `overlap` pixels; only the last tile may be shorter. Starts lie on multiples of `multiple`, so that
+    a network which works on a grid sees the same grid in every tile. Only where `multiple` does not fit into a tile is
+    there no grid.
     """
     if tile >= size:
-        return [0]
-    step = max(tile - overlap, 1)
+        return [(0, size)]
+    step = max(tile - overlap, 1)  # at most
     if step < multiple:
         multiple = 1
     step = step // multiple * multiple
-    last = -(-(size - tile) // multiple) * multiple
-    return [*range(0, size - tile, step), last]
+    count = -(-(size - overlap) // step)
+    # so many tiles with less between them: full ones would only overlap more
+    step = -(-(size - overlap) // (count * multiple)) * multiple
+    return [(start, min(start + step + overlap, size)) for start in range(0, count * step, step)]
 
 
-def _ramp(size: int, start: int, whole: int, overlap: int) -> np.ndarray:
-    """(size,) weights: 1 inside; towards sides that are not the image's own edge they fall smoothly, to 0 for the outer
-    quarter of the overlap, where the network saw little of what lies around."""
-    weight = np.ones(size, np.float32)
+def _windows(size: int, spans: list[tuple[int, int]], overlap: int) -> list[np.ndarray]:
+    """(stop - start,) weights of each tile, which sum to one at every pixel of the side.
+
+    They are 1 inside; towards sides that are not the image's own edge they fall smoothly, to 0 for the outer quarter of
+    the overlap, where the network saw little of what lies around.
+    """
     margin = overlap // 4
     feather = overlap - 2 * margin
     rise = np.sin(np.linspace(0, np.pi / 2, feather + 2, dtype=np.float32)[1:-1]) ** 2
     rise = np.concatenate([np.zeros(margin, np.float32), rise])
-    if start > 0:
-        weight[: len(rise)] *= rise[:size]
-    if start + size < whole:
-        weight[max(size - len(rise), 0) :] *= rise[:size][::-1]
-    return weight
+    windows, total = [], np.zeros(size, np.float32)
+    for start, stop in spans:
+        window = np.ones(stop - start, np.float32)
+        if start > 0:
+            window[: len(rise)] *= rise[: len(window)]
+        if stop < size:
+            window[max(len(window) - len(rise), 0) :] *= rise[: len(window)][::-1]
+        windows.append(window)
+        total[start:stop] += window
+    return [window / total[start:stop] for window, (start, stop) in zip(windows, spans)]
 
 
-def _boxes(height: int, width: int, tile: int, overlap: int, multiple: int) -> Iterator[tuple[slice, slice]]:
-    for top in tile_starts(height, tile, overlap, multiple):
-        for left in tile_starts(width, tile, overlap, multiple):
-            yield slice(top, min(top + tile, height)), slice(left, min(left + tile, width))
-
-
-def restore_in_tiles(
+def restore_in_strips(
     image: np.ndarray,
     run: Callable[[np.ndarray], np.ndarray],
     *,
@@ -56,35 +59,48 @@ def restore_in_tiles(
     multiple: int = 1,
     upscale: int = 1,
     progress: Callable[[int, int], None] | None = None,
-) -> np.ndarray:
-    """Runs `run` on overlapping tiles and blends them, each weighted by how far its edge is.
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Runs `run` on overlapping tiles, blends them, and gives the rows away as soon as they are finished.
 
-    What `run` makes of a pixel may depend on pixels up to a quarter of the overlap away: then tiles change nothing.
+    So no more than two rows of tiles are held at a time, however high the image is. What `run` makes of a pixel may
+    depend on pixels up to a quarter of the overlap away: then tiles change nothing.
 
     Args:
-        image: (H, W, C) float32.
-        run: (h, w, C) -> (h * upscale, w * upscale, C), for any h and w up to `tile`.
-        tile, multiple: pixels; see `tile_starts`.
-        overlap: pixels that neighbouring tiles share at least; at most half a tile.
+        image: (H, W, C) of any type.
+        run: (h, w, C) of that type -> (h * upscale, w * upscale, channels) float32, for any h and w up to `tile`.
+        tile, multiple: pixels; see `tile_spans`.
+        overlap: pixels that neighbouring tiles share; at most half a tile.
         progress: called with (tiles done, tiles in all).
 
-    Returns:
-        (H * upscale, W * upscale, C) float32.
+    Yields:
+        Row of the result at which the strip begins, and the strip, (rows, W * upscale, channels) float32; from the top
+        to the bottom, without gaps.
     """
     height, width = image.shape[:2]
-    total = np.zeros((height * upscale, width * upscale, image.shape[2]), np.float32)
-    weights = np.zeros((height * upscale, width * upscale, 1), np.float32)
-    boxes = list(_boxes(height, width, tile, overlap, multiple))
-    for done, (rows, columns) in enumerate(boxes, start=1):
-        result = run(image[rows, columns])
-        large = [slice(s.start * upscale, s.stop * upscale) for s in (rows, columns)]
-        weight = 1
-        for axis, side, whole in ((0, large[0], height), (1, large[1], width)):
-            ramp = _ramp(side.stop - side.start, side.start, whole * upscale, overlap * upscale)
-            weight = weight * np.expand_dims(ramp, (1 - axis, 2))  # (h, 1, 1) * (1, w, 1)
-        total[large[0], large[1]] += result * weight
-        weights[large[0], large[1]] += weight
-        if progress is not None:
-            progress(done, len(boxes))
-    total /= weights
-    return total
+    rows, columns = (tile_spans(side, tile, overlap, multiple) for side in (height, width))
+    tiles = len(rows) * len(columns)
+    down, across = (
+        _windows(side * upscale, [(a * upscale, b * upscale) for a, b in spans], overlap * upscale)
+        for side, spans in ((height, rows), (width, columns))
+    )
+    rest = None  # what the last row of tiles gave to the rows of the next one
+    for i, (top, bottom) in enumerate(rows):
+        strip = None
+        for j, (left, right) in enumerate(columns):
+            result = run(image[top:bottom, left:right])
+            if tiles > 1:
+                result = result * (down[i][:, None, None] * across[j][None, :, None])
+            if len(columns) == 1:
+                strip = result
+            else:
+                if strip is None:
+                    strip = np.zeros((result.shape[0], width * upscale, result.shape[2]), np.float32)
+                strip[:, left * upscale : right * upscale] += result
+            if progress is not None:
+                progress(i * len(columns) + j + 1, tiles)
+        if rest is not None:
+            strip[: len(rest)] += rest
+        end = rows[i + 1][0] if i + 1 < len(rows) else height
+        finished = (end - top) * upscale
+        rest = strip[finished:].copy()
+        yield top * upscale, strip[:finished]

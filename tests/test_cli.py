@@ -334,3 +334,17 @@ def test_python_m(tmp_path):
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 2 and done.stderr == f"prompt-mamba: no such file or folder: {str(tmp_path / 'no')!r}\n"
+
+
+def test_a_checkpoint_of_basicsr_with_its_option_file(tmp_path, run):
+    from basicsr.utils.registry import ARCH_REGISTRY
+
+    net = ARCH_REGISTRY.get("MSRResNet")(num_feat=8, num_block=1, upscale=2)
+    torch.save({"params": net.state_dict()}, tmp_path / "net_g_latest.pth")
+    (tmp_path / "train.yml").write_text("network_g:\n  type: MSRResNet\n  num_feat: 8\n  num_block: 1\n  upscale: 2\n")
+    source, target = _save(tmp_path / "in.png"), tmp_path / "out.png"
+    how = ["-i", source, "-o", target, "--model", tmp_path / "net_g_latest.pth"]
+    _refused(run, "--opt FILE.yml", *how)
+    _refused(run, "missing.yml", *how, "--opt", tmp_path / "missing.yml")
+    run("restore", *how, "--opt", tmp_path / "train.yml", code=0)
+    assert image_io.read_photo(target).pixels.shape == (40, 60, 3)

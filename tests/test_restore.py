@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 
 import cv2
 import numpy as np
@@ -428,3 +429,61 @@ def test_the_gpu_gives_the_same(net, restorer):
     for tile in ("auto", 80):
         expected = restorer.restore(image, "remove the noise", tile=tile)
         assert abs(on_gpu.restore(image, "remove the noise", tile=tile).astype(int) - expected).max() <= 2
+
+
+@pytest.mark.parametrize("window", [4, 7, 16])
+def test_attention_in_windows_gets_whole_windows(window):
+    net = ARCH_REGISTRY.get("SwinIR")(
+        img_size=2 * window, window_size=window, embed_dim=8, depths=[2], num_heads=[2], upscale=1
+    )
+    restorer = Restorer(net, device="cpu")
+    for shape in ((1, 1), (50, 61)):
+        assert restorer.restore(_image(*shape), tile=64).shape == (*shape, 3)
+
+
+def test_a_checkpoint_of_basicsr_needs_the_option_file_that_trained_it(tmp_path):
+    arguments = {"type": "MSRResNet", "num_feat": 8, "num_block": 1, "upscale": 2}
+    net = ARCH_REGISTRY.get("MSRResNet")(num_feat=8, num_block=1, upscale=2)
+    latest = tmp_path / "net_g_latest.pth"
+    torch.save({"params": net.state_dict()}, latest)
+    torch.save({"params": {}}, tmp_path / "net_g_100.pth")
+    with pytest.raises(UserError, match=r"does not say which network .*name the option file .*--opt"):
+        Restorer.from_pretrained(latest, "cpu")
+
+    image = _image(9, 11)
+    expected = Restorer(net, device="cpu").restore(image)
+    option_file = tmp_path / "train.yml"
+    option_file.write_text(f"name: a run\nnetwork_g: {json.dumps(arguments)}\n")
+    for where in (latest, tmp_path):  # of a run's networks, the last
+        for config in (arguments, option_file, str(option_file)):
+            loaded = Restorer.from_pretrained(where, "cpu", config=config)
+            np.testing.assert_array_equal(loaded.restore(image), expected)
+
+    (tmp_path / "none.yml").write_text("name: a run\n")
+    for config, said in (
+        ({"upscale": 2}, "config must"),
+        (tmp_path / "none.yml", "network_g in .*none.yml"),
+        (tmp_path / "gone.yml", "gone.yml"),
+        ({**arguments, "num_feet": 8}, "did you mean 'num_feat'"),
+        ({**arguments, "num_feat": 16}, "does not fit"),
+    ):
+        with pytest.raises(UserError, match=said):
+            Restorer.from_pretrained(latest, "cpu", config=config)
+
+
+def test_a_prompt_for_a_network_without_text_is_refused_at_any_strength():
+    with pytest.raises(UserError, match="takes no prompts"):
+        Restorer(_Local(), device="cpu").restore(_image(5, 5), "remove the noise", strength=0)
+
+
+@pytest.mark.parametrize("strength", [0, 0.5, 1])
+def test_a_large_image_costs_little_more_memory_than_its_result(strength):
+    """No copies of the whole image as floating-point numbers: what numpy holds beside the result is rows of tiles."""
+    restorer, image = Restorer(_Local(), device="cpu"), _image(4096, 128)
+    tracemalloc.start()
+    try:
+        restorer.restore(image, strength=strength, tile=64)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 1.6 * image.nbytes

@@ -2,44 +2,65 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
 
-from prompt_mamba_arch.tiling import restore_in_tiles, tile_starts
+from prompt_mamba_arch.tiling import restore_in_strips, tile_spans
 
 
 def _noise(*shape):
     return np.random.default_rng(0).random(shape, dtype=np.float32)
 
 
+def _restore(image, run, *, tile, overlap, **how):
+    """The strips put together, after a look at whether they are in order and without gaps."""
+    strips, row = [], 0
+    for top, strip in restore_in_strips(image, run, tile=tile, overlap=overlap, **how):
+        assert top == row and len(strip) > 0
+        strips.append(strip)
+        row += len(strip)
+    return np.concatenate(strips)
+
+
 @pytest.mark.parametrize("multiple", [1, 4, 8, 32])
-@pytest.mark.parametrize("tile, overlap", [(64, 16), (100, 25), (65, 0), (70, 34)])
+@pytest.mark.parametrize(("tile", "overlap"), [(64, 16), (100, 25), (65, 0), (70, 34)])
 def test_tiles_cover_every_size_with_the_overlap(tile, overlap, multiple):
     for size in [*range(1, 300), 1001]:
-        starts = tile_starts(size, tile, overlap, multiple)
-        assert starts[0] == 0 and starts[-1] + tile >= size
-        assert all(start < size and start % multiple == 0 for start in starts)
-        assert all(0 < b - a <= tile - overlap for a, b in zip(starts, starts[1:]))
+        spans = tile_spans(size, tile, overlap, multiple)
+        assert spans[0][0] == 0 and spans[-1][1] == size
+        assert all(0 < stop - start <= tile and start % multiple == 0 for start, stop in spans)
+        for (_, stop), (start, end) in zip(spans, spans[1:]):
+            assert start < end and (stop < end or stop == end == size)
+            assert stop - start == min(overlap, size - start)
+
+
+def test_no_tile_is_added_and_tiles_are_alike():
+    """Of 1000 pixels three tiles of 512 would compute 1536; balanced ones compute little more than the image."""
+    lengths = [stop - start for start, stop in tile_spans(1000, 512, 48, 8)]
+    assert lengths == [368, 368, 360]
+    for size in range(513, 5000, 7):
+        spans = tile_spans(size, 512, 48, 8)
+        step = (512 - 48) // 8 * 8
+        assert len(spans) == -(-(size - 48) // step)  # as few as there can be
+        assert len({stop - start for start, stop in spans[:-1]}) == 1
 
 
 def test_a_multiple_that_fits_into_no_tile_leaves_no_gap():
     image = _noise(200, 150, 3)
-    np.testing.assert_allclose(
-        restore_in_tiles(image, lambda part: part, tile=64, overlap=16, multiple=128), image, atol=1e-6
-    )
+    np.testing.assert_allclose(_restore(image, lambda part: part, tile=64, overlap=16, multiple=128), image, atol=1e-6)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 97), (97, 1), (31, 33), (64, 64), (65, 127), (130, 201)])
-@pytest.mark.parametrize("tile, overlap, multiple", [(64, 16, 8), (33, 8, 1), (20, 7, 3), (16, 0, 1), (9, 1, 1)])
+@pytest.mark.parametrize(("tile", "overlap", "multiple"), [(64, 16, 8), (33, 8, 1), (20, 7, 3), (16, 0, 1), (9, 1, 1)])
 def test_identity_and_constants_survive_every_size(size, tile, overlap, multiple):
     image = _noise(*size, 3)
     how = {"tile": tile, "overlap": overlap, "multiple": multiple}
-    np.testing.assert_allclose(restore_in_tiles(image, lambda part: part, **how), image, atol=1e-6)
-    ones = restore_in_tiles(image, np.ones_like, **how)
-    np.testing.assert_allclose(ones, 1, atol=1e-6)
+    np.testing.assert_allclose(_restore(image, lambda part: part, **how), image, atol=1e-6)
     # as 16-bit numbers, constants are exact
-    constant = restore_in_tiles(image, lambda part: np.full_like(part, 54321 / 65535), **how)
+    constant = _restore(image, lambda part: np.full_like(part, 54321 / 65535), **how)
     assert (np.rint(constant * 65535) == 54321).all()
 
 
@@ -52,7 +73,9 @@ def test_a_local_network_gives_the_same_in_tiles_and_whole():
             return net(torch.from_numpy(part.transpose(2, 0, 1).copy())[None])[0].permute(1, 2, 0).numpy()
 
     image = _noise(150, 171, 3)  # the network reaches 4 pixels far: a quarter of the overlap
-    np.testing.assert_allclose(restore_in_tiles(image, run, tile=64, overlap=16, multiple=8), run(image), atol=1e-6)
+    np.testing.assert_allclose(_restore(image, run, tile=64, overlap=16, multiple=8), run(image), atol=1e-6)
+    with pytest.raises(AssertionError):  # and with a smaller overlap this test would notice
+        np.testing.assert_allclose(_restore(image, run, tile=64, overlap=4, multiple=8), run(image), atol=1e-6)
 
 
 @pytest.mark.parametrize("upscale", [2, 3])
@@ -62,15 +85,17 @@ def test_enlarging(upscale):
     def run(part):
         return part.repeat(upscale, axis=0).repeat(upscale, axis=1)
 
-    result = restore_in_tiles(image, run, tile=32, overlap=8, multiple=4, upscale=upscale)
+    result = _restore(image, run, tile=32, overlap=8, multiple=4, upscale=upscale)
     np.testing.assert_allclose(result, run(image), atol=1e-6)
 
 
-def test_seams_fade():
+@pytest.mark.parametrize("axis", [0, 1])
+def test_seams_fade(axis):
     """Tiles that disagree by 1 leave no step: over an overlap of 32 pixels no neighbours differ by more than 0.1."""
     levels = iter([0.0, 1.0, 0.0, 1.0])
-    result = restore_in_tiles(_noise(10, 200, 1), lambda part: np.full_like(part, next(levels)), tile=80, overlap=32)
-    assert abs(np.diff(result, axis=1)).max() < 0.1
+    image = _noise(*((200, 10) if axis == 0 else (10, 200)), 1)
+    result = _restore(image, lambda part: np.full_like(part, next(levels)), tile=80, overlap=32)
+    assert abs(np.diff(result, axis=axis)).max() < 0.1
     assert result.min() == 0 and result.max() == 1
 
 
@@ -81,24 +106,27 @@ def test_a_tile_as_large_as_the_image_is_the_image_itself():
         seen.append(part.shape)
         return part * np.float32(0.7)
 
-    np.testing.assert_array_equal(restore_in_tiles(image, run, tile=64, overlap=16), image * np.float32(0.7))
+    np.testing.assert_array_equal(_restore(image, run, tile=64, overlap=16), image * np.float32(0.7))
     assert seen == [(40, 64, 3)]
 
 
 def test_progress_counts_to_the_end():
     seen = []
-    restore_in_tiles(_noise(100, 70, 3), lambda part: part, tile=64, overlap=16, progress=lambda *at: seen.append(at))
+    _restore(_noise(100, 70, 3), lambda part: part, tile=64, overlap=16, progress=lambda *at: seen.append(at))
     assert seen == [(done, 4) for done in range(1, 5)]
 
 
-def test_the_order_of_tiles_does_not_matter(monkeypatch):
-    from prompt_mamba_arch import tiling
+def test_memory_does_not_grow_with_the_height():
+    """The peak of what numpy holds, while an image of eight times the height is restored and its strips thrown away."""
 
-    image, boxes = _noise(130, 100, 3), tiling._boxes
+    def peak(height):
+        image = np.zeros((height, 256, 3), np.uint8)
+        tracemalloc.start()
+        try:
+            for _ in restore_in_strips(image, lambda part: part.astype(np.float32), tile=64, overlap=16):
+                pass
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
 
-    def run(part):
-        return part + part.mean()  # differs from tile to tile
-
-    forth = restore_in_tiles(image, run, tile=48, overlap=16)
-    monkeypatch.setattr(tiling, "_boxes", lambda *args: reversed(list(boxes(*args))))
-    np.testing.assert_allclose(restore_in_tiles(image, run, tile=48, overlap=16), forth, atol=1e-6)
+    assert peak(4096) < 1.2 * peak(512)
