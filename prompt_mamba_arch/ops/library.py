@@ -14,7 +14,7 @@ __all__ = ["LIBRARY", "Missing", "kernels", "load", "why_not"]
 
 _SUFFIX = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
 LIBRARY = Path(__file__).resolve().parent / f"_scan{_SUFFIX}"
-INTERFACE = 1  # the same number as in csrc/api.cpp
+INTERFACE = 2  # the same number as in csrc/api.cpp
 
 
 class Missing(Exception):
@@ -40,6 +40,8 @@ def load() -> ctypes.CDLL:
         raise Missing(f"{LIBRARY.name} was built from other sources: run python setup.py build_ext --inplace --force")
     library.pm_scan_instruction_set.restype = ctypes.c_char_p
     library.pm_scan_use_instruction_set.argtypes = [ctypes.c_char_p]
+    library.pm_scan_multiply_adds.argtypes = [ctypes.c_int64]
+    library.pm_scan_multiply_adds.restype = ctypes.c_int64
     wanted = os.environ.get("PROMPT_MAMBA_INSTRUCTION_SET", "")  # for measurements
     if not library.pm_scan_use_instruction_set(wanted.encode()):
         raise Missing(f"PROMPT_MAMBA_INSTRUCTION_SET: there is no {wanted!r} here")

@@ -22,7 +22,7 @@
 
 namespace {
 
-constexpr int INTERFACE = 1;  // cpu.py asks for the same: a library built from older sources is refused
+constexpr int INTERFACE = 2;  // cpu.py asks for the same: a library built from older sources is refused
 constexpr int OK = 0, BAD_ORDER = 1;
 constexpr int MOST_LEAVES = 8;
 
@@ -255,6 +255,14 @@ SCAN_EXPORT int pm_scan_use_instruction_set(const char* name) {
       return 1;
     }
   return 0;
+}
+
+// For measurements: returns how many multiply-adds of single numbers it did, and nothing else.
+SCAN_EXPORT int64_t pm_scan_multiply_adds(int64_t rounds) {
+  const ScanKernels& kernels = kernels_in_use();
+  volatile float result = kernels.multiply_adds(rounds);
+  (void)result;
+  return rounds * SCAN_CHAINS * kernels.lanes;
 }
 
 // type: 0 float, 1 double. Returns 0, 1: `order` holds a number that is no token, or 2: no memory.

@@ -78,6 +78,11 @@ static Rows<S> rows_of(const ScanView& view, int64_t image, int64_t group, int64
   return {p, view.token, LANES * view.channel, chunk.order};
 }
 
+template <class S> static Chunk<S> chunk_of(const ScanProblem& p, int64_t group, int64_t c) {
+  const int64_t first = c * p.chunk, left = p.tokens - first;
+  return {p.order ? p.order + group * p.tokens + first : nullptr, first, int(left < p.chunk ? left : p.chunk)};
+}
+
 // Copies `columns` channels, `channel` numbers apart, of each token to rows of `width` numbers; the rest become 0.
 template <class S>
 static void pack(const Rows<S>& rows, int64_t channel, int columns, int tokens, S* to, int width) {
@@ -88,7 +93,6 @@ static void pack(const Rows<S>& rows, int64_t channel, int columns, int tokens, 
   }
   for (int t = 0; t < tokens; t++, to += width) {
     const S* from = rows.at(t);
-    if (rows.order && t + 8 < tokens) SCAN_PREFETCH(rows.at(t + 8));
     for (int c = 0; c < columns; c++) to[c] = from[c * channel];
     for (int c = columns; c < width; c++) to[c] = 0;
   }
@@ -148,6 +152,43 @@ static void put_back(const S* tile, const Rows<S>& rows, const ScanView& view, c
     unpack(tile + i * block_stride(tokens), LANES, block, view.channel, blocks.columns(i), tokens, add);
   }
 }
+
+// Brings the rows of the chunk that comes next into the cache while this one's blocks are worked on, a share
+// with each block: otherwise memory would idle now, and be waited for then. (A processor foresees regular steps only, and
+// not across the pause.)
+template <class S> class NextChunk {
+  const ScanPart& part;
+  const Blocks& blocks;
+  int64_t group;
+  Chunk<S> chunk{};  // of no tokens: nothing is to be fetched
+  int from = 0, to = 0;
+
+ public:
+  NextChunk(const ScanProblem& p, const ScanPart& part, const Blocks& blocks, int64_t group, int64_t c)
+      : part(part), blocks(blocks), group(group) {
+    if (blocks.direct && c >= 0 && c * p.chunk < p.tokens) chunk = chunk_of<S>(p, group, c);
+  }
+  void select_share(int64_t i) {
+    from = int(chunk.tokens * i / blocks.count);
+    to = int(chunk.tokens * (i + 1) / blocks.count);
+  }
+  // Always inline: GCC takes a function that only prefetches for one that does nothing, and drops calls of it.
+  SCAN_INLINE void fetch(const ScanView& view) const {
+    fetch(view, blocks.first_channel, blocks.channels);
+  }
+  SCAN_INLINE void fetch(const ScanView& view, int64_t first, int64_t count) const {
+    if (!view.data) return;
+    const Rows<S> rows = rows_of(view, part.image, group, first, chunk);
+    for (int t = from; t < to; t++) {
+      const S* row = rows.at(t);
+      for (int64_t c = 0; c < count; c += 64 / int64_t(sizeof(S))) SCAN_PREFETCH(row + c);
+    }
+  }
+  // Low-rank delta, B and C in rows of their own
+  SCAN_INLINE void fetch_projections(const ScanProblem& p) const {
+    if (p.rank) fetch(p.delta, 0, p.rank), fetch(p.B, 0, p.states), fetch(p.C, 0, p.states);
+  }
+};
 
 template <class S> static Rows<S> rows_of_tile(S* tile, int tokens) { return {tile, LANES, block_stride(tokens), nullptr}; }
 
@@ -245,32 +286,16 @@ static SCAN_INLINE void prepare_tokens(const ScanProblem& p, const Parameters<S>
   }
 }
 
-// Rows far apart in memory are asked for before they are needed; the processor foresees only regular steps.
-template <class S> static SCAN_INLINE void prefetch_row(const Rows<S>& rows, int t, int64_t blocks) {
-  const S* row = rows.at(t);
-  for (int64_t c = 0; c < blocks * LANES; c += 64 / int64_t(sizeof(S))) SCAN_PREFETCH(row + c);
-}
-
 template <class S, bool FORWARD>
 static void prepare(const ScanProblem& p, const Parameters<S>& parameters, const Tiles<S>& tiles, int tokens,
                     int64_t from, int64_t to, const Rows<S>& x_rows, const Rows<S>& delta_rows, const S* low,
                     const Rows<S>* y_rows) {
   int t = 0;
   for (; t + TOKENS_AT_ONCE <= tokens; t += TOKENS_AT_ONCE) {
-    if (x_rows.order)
-      for (int k = t + TOKENS_AT_ONCE; k < t + 2 * TOKENS_AT_ONCE && k < tokens; k++) {
-        prefetch_row(x_rows, k, to);
-        if (y_rows) prefetch_row(*y_rows, k, to);
-      }
     prepare_tokens<S, TOKENS_AT_ONCE, FORWARD>(p, parameters, tiles, tokens, t, from, to, x_rows, delta_rows, low, y_rows);
   }
   for (; t < tokens; t++)
     prepare_tokens<S, 1, FORWARD>(p, parameters, tiles, tokens, t, from, to, x_rows, delta_rows, low, y_rows);
-}
-
-template <class S> static Chunk<S> chunk_of(const ScanProblem& p, int64_t group, int64_t c) {
-  const int64_t first = c * p.chunk, left = p.tokens - first;
-  return {p.order ? p.order + group * p.tokens + first : nullptr, first, int(left < p.chunk ? left : p.chunk)};
 }
 
 // ---- forward ------------------------------------------------------------------------------------------------------------
@@ -322,6 +347,7 @@ template <class S> static int forward(const ScanProblem& p, const ScanPart& part
       };
       SCAN_DIRECT_THEN_TILES(blocks, prepare_blocks)
 
+      NextChunk<S> next(p, part, blocks, group, c + 1);
       S* start = nullptr;  // [states][padded]
       if (p.starts)
         start = static_cast<S*>(p.starts) +
@@ -329,6 +355,10 @@ template <class S> static int forward(const ScanProblem& p, const ScanPart& part
       for (int64_t i = 0; i < blocks.count; i++) {
         const int64_t at = i * block_stride(tokens);
         S* h = state + i * p.states * LANES;
+        next.select_share(i);
+        next.fetch(p.x), next.fetch(p.y), next.fetch(p.z);
+        if (!p.rank) next.fetch(p.delta);
+        next.fetch_projections(p);
         if (start)
           for (int n = 0; n < p.states; n++) {
             store(start + n * padded + i * LANES, load(h + n * LANES));
@@ -504,6 +534,7 @@ template <class S> static int backward(const ScanProblem& p, const ScanGradients
       };
       SCAN_DIRECT_THEN_TILES(blocks, prepare_blocks)
 
+      NextChunk<S> next(p, part, blocks, group, c - 1);
       for (int leaf = part.first_leaf; leaf < part.end_leaf; leaf++) {
         memset(dB, 0, sizeof(S) * tokens * p.states * LANES);
         memset(dC, 0, sizeof(S) * tokens * p.states * LANES);
@@ -512,6 +543,10 @@ template <class S> static int backward(const ScanProblem& p, const ScanGradients
         const int64_t end = scan_leaf_block(all_blocks, leaf + 1, part.leaves) - part.first_block;
         for (int64_t i = first; i < end; i++) {
           const int64_t at = i * block_stride(tokens);
+          next.select_share(i);
+          next.fetch(p.x), next.fetch(p.z), next.fetch(g.dy), next.fetch(g.dx), next.fetch(g.dz);
+          if (!p.rank) next.fetch(p.delta), next.fetch(g.ddelta);
+          next.fetch_projections(p);
           const Tile<S> tile = {tokens, p.states, tiles.delta + at, tiles.input + at, B, C,
                                 parameters.rate + i * parameters.rates * LANES, decay, power};
           const S* start = static_cast<const S*>(p.starts) +
@@ -570,13 +605,29 @@ template <class S> static int backward(const ScanProblem& p, const ScanGradients
   return 0;
 }
 
+// ---- for measurements ------------------------------------------------------------------------------------------------
+
+static float multiply_adds(int64_t rounds) {
+  volatile float factor = 0.5f, term = 1.f;  // not known to the compiler
+  const Vec<float> a = all<float>(factor), b = all<float>(term);
+  Vec<float> chain[SCAN_CHAINS];
+  for (int k = 0; k < SCAN_CHAINS; k++) chain[k] = all(float(k));
+  for (int64_t i = 0; i < rounds; i++)
+    for (int k = 0; k < SCAN_CHAINS; k++) chain[k] = chain[k] * a + b;
+  float sum = 0;
+  for (int k = 0; k < SCAN_CHAINS; k++)
+    for (int l = 0; l < LANES; l++) sum += chain[k][l];
+  return sum;
+}
+
 }  // namespace SCAN_ISA
 
 // Initialised by the compiler, not by code: code would run at load time, on processors that do not have this set, too.
-#define SCAN_KERNELS(variable, name)              \
-  extern const ScanKernels variable;              \
-  const ScanKernels variable = {                  \
-      name,                                       \
-      SCAN_ISA::LANES,                            \
-      {SCAN_ISA::forward<float>, SCAN_ISA::forward<double>}, \
-      {SCAN_ISA::backward<float>, SCAN_ISA::backward<double>}};
+#define SCAN_KERNELS(variable, name)                           \
+  extern const ScanKernels variable;                           \
+  const ScanKernels variable = {                               \
+      name,                                                    \
+      SCAN_ISA::LANES,                                         \
+      {SCAN_ISA::forward<float>, SCAN_ISA::forward<double>},   \
+      {SCAN_ISA::backward<float>, SCAN_ISA::backward<double>}, \
+      SCAN_ISA::multiply_adds};

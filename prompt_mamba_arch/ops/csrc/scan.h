@@ -74,4 +74,6 @@ struct ScanKernels {
   int lanes;
   int (*forward[2])(const ScanProblem&, const ScanPart&);
   int (*backward[2])(const ScanProblem&, const ScanGradients&, const ScanPart&);
+  float (*multiply_adds)(int64_t rounds);  // SCAN_CHAINS vectors a round, nothing else: what the processor can do at most
 };
+constexpr int SCAN_CHAINS = 12;

@@ -210,7 +210,7 @@ template <class S> static void backward_tile(const Tile<S>& tile, const TileGrad
     if (safe) {
       backward_batches<S, SCAN_GENERAL, true, 1>(tile, grad, 0);
     } else {
-      const int done = backward_batches<S, SCAN_GENERAL, false, 2>(tile, grad, 0);
+      const int done = backward_batches<S, SCAN_GENERAL, false, MOST_BACKWARD_STATES>(tile, grad, 0);
       backward_batches<S, SCAN_GENERAL, false, 1>(tile, grad, done);
     }
   } else if (form == SCAN_TIED) {
