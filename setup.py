@@ -36,6 +36,7 @@ def read_version() -> str:
 GNU_FLAGS = [
     *("-O3", "-g0", "-std=c++17", "-fvisibility=hidden", "-pthread", "-Wno-psabi"),
     *("-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"),
+    "-fno-wrapv",  # Python's own flags have -fwrapv, which costs 5 to 8 % here
 ]
 AVX2_FLAGS = ["-mavx2", "-mfma", "-mbmi", "-mbmi2"]
 AVX512_FLAGS = [
