@@ -1,11 +1,12 @@
-"""Selective scans. Tensors in, tensors out; no layers here."""
+"""Selective scans, and a fast linear map. Tensors in, tensors out; no layers here."""
 
 from __future__ import annotations
 
 from prompt_mamba_arch.ops import allocator
 from prompt_mamba_arch.ops.interface import A_FORMS, available_backends, selective_scan, selective_scan_2d
+from prompt_mamba_arch.ops.linear_map import linear
 from prompt_mamba_arch.ops.order import DIRECTIONS, scan_order
 
-__all__ = ["A_FORMS", "DIRECTIONS", "available_backends", "scan_order", "selective_scan", "selective_scan_2d"]
+__all__ = ["A_FORMS", "DIRECTIONS", "available_backends", "linear", "scan_order", "selective_scan", "selective_scan_2d"]
 
 allocator.keep_freed_blocks()
