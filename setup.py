@@ -117,12 +117,12 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.9,<3.13",  # BasicSR 1.4.2 cannot be built on Python 3.13
-    packages=find_packages(include=["prompt_mamba_arch", "prompt_mamba_arch.*"]),
-    py_modules=["prompt_mamba_cli"],  # the command, which answers before the package is imported
+    packages=find_packages(include=["prompt_mamba_arch", "prompt_mamba_arch.*", "prompt_mamba_cli"]),
     include_package_data=False,  # MANIFEST.in is for source archives; the kernels' sources are of no use installed
     package_data={
         "prompt_mamba_arch.prompts": ["bank/*.yaml", "bank/*.md"],
         "prompt_mamba_arch.text": ["*.safetensors", "*.npz"],
+        "prompt_mamba_arch": ["weights/*.safetensors"],
     },
     ext_modules=[
         Extension(

@@ -13,6 +13,8 @@ import torch
 from PIL import Image
 
 import prompt_mamba_cli
+import prompt_mamba_cli.arguments
+import prompt_mamba_cli.restore
 from prompt_mamba_arch import cli, image_io, restore
 from prompt_mamba_arch.archs.prompt_mamba_arch import PromptMamba
 from prompt_mamba_arch.restore import Restorer
@@ -284,9 +286,9 @@ def test_unfinished_commands(run, arguments):
 
 
 def test_what_is_repeated_agrees():
-    """cli.py imports nothing of the package before work begins, so it has its own copies."""
-    assert cli._SUFFIXES == tuple(image_io.SUFFIXES)
-    assert cli._MIN_TILE == restore.MIN_TILE
+    """The command imports nothing of the package before work begins, so it has its own copies."""
+    assert prompt_mamba_cli.restore.SUFFIXES == tuple(image_io.SUFFIXES)
+    assert prompt_mamba_cli.arguments.MIN_TILE == restore.MIN_TILE
 
 
 _HEAVY = """

@@ -1,0 +1,41 @@
+"""What the commands' arguments have in common."""
+
+from __future__ import annotations
+
+import argparse
+import re
+
+__all__ = ["Mistake", "Parser", "strength", "tile"]
+
+MIN_TILE = 64  # that of prompt_mamba_arch.restore
+
+
+class Mistake(Exception):
+    """In the arguments; the text is the line to print."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Mistakes end in one line and exit code 2."""
+
+    def error(self, message: str) -> None:  # type: ignore[override]
+        self.exit(2, f"prompt-mamba: {' '.join(message.split())} (see {self.prog} --help)\n")
+
+
+def strength(text: str) -> float:
+    """0 to 2."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 2:
+        raise argparse.ArgumentTypeError(f"must be a number from 0 to 2, not {text!r}")
+    return value
+
+
+def tile(text: str) -> str | int:
+    """auto, none or pixels."""
+    if text in ("auto", "none"):
+        return text
+    if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) < MIN_TILE:
+        raise argparse.ArgumentTypeError(f"must be auto, none or a number of pixels from {MIN_TILE} on, not {text!r}")
+    return int(text)
