@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-import inspect
-import json
 import math
 import numbers
 import os
 import warnings
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
-import prompt_mamba_arch  # registers the networks
-from prompt_mamba_arch.compat.options import read_option_file
-from prompt_mamba_arch.compat.resume import load_plain
-from prompt_mamba_arch.errors import UserError, check_keys, one_line
+from prompt_mamba_arch.checkpoint_files import load_network, shipped_models
+from prompt_mamba_arch.errors import UserError, one_line
+from prompt_mamba_arch.memory import free_memory, is_out_of_memory
 from prompt_mamba_arch.tiling import restore_in_strips
 
 __all__ = ["Restorer", "shipped_models"]
 
-_WEIGHTS = Path(prompt_mamba_arch.__file__).parent / "weights"
-_SUFFIXES = (".safetensors", ".pth")
 MIN_TILE = 64  # pixels; below that there is more overlap than tile
 _OVERLAP = 48  # pixels that neighbouring tiles share
 _TRIAL = 16  # pixels a side
-_LATEST = "net_g_latest.pth"  # how BasicSR calls a run's last network
 # Peak memory of a forward pass without gradients / that of the input's first features, measured for PromptMamba and
 # rounded up generously; for a network that does not say how wide it is
 _FEATURE_COPIES, _UNKNOWN_WIDTH = 30, 180
@@ -42,6 +35,7 @@ class Restorer:
         upscale: output pixels per input pixel, along each side.
         device: where it computes.
         phase: the training's phase that it comes from, if the file says so.
+        half: the half-precision type in which it computes, or None.
     """
 
     def __init__(
@@ -51,16 +45,18 @@ class Restorer:
         name: str = "network",
         device: str | torch.device = "auto",
         phase: str | None = None,
+        half: bool = False,
     ):
         self.device = _device(device)
         try:
             self.net = net.to(self.device).eval().requires_grad_(False)
         except (RuntimeError, AssertionError, NotImplementedError) as error:  # a kind that this torch was built without
-            if _out_of_memory(error):
+            if is_out_of_memory(error):
                 raise
             raise UserError(f"device {str(device)!r} cannot be used: {one_line(error)[:120]}") from None
         self.name = name
         self.phase = phase
+        self.half = _half_type(self.device) if half else None
         config = getattr(net, "config", {})
         # others may need it, too, and do not say so; attention in windows needs whole windows
         windows = {getattr(module, "window_size", None) for module in net.modules()}
@@ -82,7 +78,7 @@ class Restorer:
             with torch.inference_mode():
                 y = self.net(x)
         except (RuntimeError, TypeError, ValueError, IndexError) as error:
-            if _out_of_memory(error):
+            if is_out_of_memory(error):
                 raise
             raise UserError(
                 f"the network {self.name!r} does not take one RGB image ({one_line(error)[:160]})"
@@ -102,6 +98,8 @@ class Restorer:
         name_or_path: str | os.PathLike = "tiny",
         device: str | torch.device = "auto",
         config: Mapping[str, Any] | str | os.PathLike | None = None,
+        *,
+        half: bool = False,
     ) -> Restorer:
         """Loads a network.
 
@@ -112,51 +110,66 @@ class Restorer:
             device: `auto` (CUDA where there is a GPU, else the CPU), `cpu`, `cuda`, `cuda:1`, `mps`.
             config: for files that do not say which network they belong to, such as BasicSR's own: `type` and the
                 constructor's arguments, or the option file (.yml) that trained it. It has precedence over the file's.
+            half: compute in half precision where the device gains by it; `Restorer.half` tells.
 
         Raises:
             UserError: no such file or name, a damaged file, one that does not say which network it belongs to, or a
                 device that is not there.
         """
         device = _device(device)  # said before anything is loaded
-        path = _find(name_or_path)
-        given = None if config is None else _given_arguments(config)
-        load = _load_safetensors if path.suffix.lower() == ".safetensors" else _load_pth
-        state, arguments, phase = load(path)
-        net = _build(path, state, given or _arguments(path, arguments))
-        return cls(net, name=str(name_or_path), device=device, phase=phase)
+        net, phase = load_network(name_or_path, config)
+        return cls(net, name=str(name_or_path), device=device, phase=phase, half=half)
 
     def restore(
         self,
         image: np.ndarray,
-        prompt: str | None = None,
+        prompt: str | Sequence[str] | None = None,
         strength: float = 1.0,
         tile: str | int | None = "auto",
         progress: Callable[[int, int], None] | None = None,
+        *,
+        ensemble: bool = False,
     ) -> np.ndarray:
         """Restores one image.
 
         Args:
             image: (H, W, 3) RGB, uint8, uint16, or float32 in [0, 1].
-            prompt: what to do, in plain words; None or "" removes whatever is wrong.
+            prompt: what to do, in plain words; None or "" removes whatever is wrong. Of several, each is done to the
+                result of the one before.
             strength: scales what is changed: 0 gives the input back exactly (enlarged by bicubic interpolation if the
                 network enlarges), 1 what the network says; above 1 exaggerates.
             tile: `auto` (tiles only if the whole image needs too much memory), `none`, or a side in pixels.
             progress: called with (tiles done, tiles in all).
+            ensemble: the mean over the image's eight turned and mirrored versions: a little better, eight times slower.
 
         Returns:
             (H * upscale, W * upscale, 3) of the image's type.
 
         Raises:
-            UserError: an image, strength or tile of the wrong kind, a prompt for a network that takes none, or not
-                enough memory for the smallest tiles.
+            UserError: an image, strength or tile of the wrong kind, a prompt for a network that takes none, several
+                prompts for one that enlarges, or not enough memory for the smallest tiles.
         """
         _check_image(image)
         if isinstance(strength, bool) or not isinstance(strength, numbers.Real) or not 0 <= strength <= 2:
             raise UserError(f"strength must be a number from 0 to 2, not {strength!r}")
-        side = self._tile(tile, image)
-        text = self.embed(prompt)
+        prompts = [prompt] if prompt is None or isinstance(prompt, str) else list(prompt) or [None]
+        if len(prompts) > 1 and self.upscale > 1:
+            raise UserError(f"the network {self.name!r} enlarges, so it takes one prompt at a time, not {len(prompts)}")
+        self.tile_side(image.shape[:2], tile)  # a wrong one is said at once
+        texts = [self.embed(prompt) for prompt in prompts]
         if strength == 0 and self.upscale == 1:
             return image.copy()
+        for turn, text in enumerate(texts):
+
+            def report(done: int, tiles: int, turn: int = turn) -> None:
+                progress(turn * tiles + done, len(texts) * tiles)
+
+            image = self._once(image, text, float(strength), tile, None if progress is None else report, ensemble)
+        return image
+
+    def _once(self, image: np.ndarray, text: torch.Tensor | None, strength: float, tile, progress, ensemble: bool):
+        """`restore` for one prompt."""
+        side = self.tile_side(image.shape[:2], tile)
         height, width = (size * self.upscale for size in image.shape[:2])
         try:
             restored = np.empty((height, width, 3), image.dtype)
@@ -164,10 +177,10 @@ class Restorer:
             raise UserError(f"not enough memory for a result of {width} x {height} pixels") from None
         while True:
             try:
-                self._restore_into(restored, image, text, float(strength), side, progress)
+                self._restore_into(restored, image, text, strength, side, progress, ensemble)
                 return restored
             except (MemoryError, RuntimeError) as error:
-                if not _out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
                 if tile is None or tile == "none":
                     raise UserError("not enough memory for the whole image at once; let tile be auto") from error
@@ -206,13 +219,20 @@ class Restorer:
         return self._text_encoder.encode([prompt]).to(self.device)
 
     def _restore_into(
-        self, result: np.ndarray, image: np.ndarray, text: torch.Tensor | None, strength: float, side: int, progress
+        self,
+        result: np.ndarray,
+        image: np.ndarray,
+        text: torch.Tensor | None,
+        strength: float,
+        side: int,
+        progress: Callable[[int, int], None] | None,
+        ensemble: bool,
     ) -> None:
         """Fills every row of `result`, which is all that is kept of the image beside two rows of tiles."""
         full = np.float32(1 if image.dtype == np.float32 else np.iinfo(image.dtype).max)
         strips = restore_in_strips(
             image,
-            lambda part: self._run(part.astype(np.float32) / full, text, strength),
+            lambda part: self._run(part.astype(np.float32) / full, text, strength, ensemble),
             tile=side,
             overlap=min(_OVERLAP, side // 4),
             multiple=self._multiple,
@@ -225,19 +245,31 @@ class Restorer:
             strip = strip.clip(0, 1)
             result[top : top + len(strip)] = strip if image.dtype == np.float32 else np.rint(strip * full)
 
-    def _run(self, image: np.ndarray, text: torch.Tensor | None, strength: float) -> np.ndarray:
+    def _run(self, image: np.ndarray, text: torch.Tensor | None, strength: float, ensemble: bool) -> np.ndarray:
         """(h, w, 3) float32 -> the same, enlarged by `upscale`."""
         # copied, for networks that compute in place
         x = torch.from_numpy(image.transpose(2, 0, 1).copy())[None].to(self.device)  # (1, 3, h, w)
+        forward = self._ensemble if ensemble else self._forward
         with torch.inference_mode():
             if strength == 1:
-                y = self._forward(x, text)
+                y = forward(x, text)
             else:
                 base = x.clone()
                 if self.upscale > 1:
                     base = torch.nn.functional.interpolate(x, scale_factor=self.upscale, mode="bicubic")
-                y = base if strength == 0 else torch.lerp(base, self._forward(x, text).to(base), strength)
+                y = base if strength == 0 else torch.lerp(base, forward(x, text).to(base), strength)
             return y[0].permute(1, 2, 0).float().cpu().numpy()
+
+    def _ensemble(self, x: torch.Tensor, text: torch.Tensor | None) -> torch.Tensor:
+        """The mean of what the network says to the eight symmetric versions of x (Timofte et al. 2016)."""
+        total = None
+        for turns in range(4):
+            for mirrored in (False, True):
+                seen = torch.rot90(x.flip(-1) if mirrored else x, turns, (-2, -1))
+                y = torch.rot90(self._forward(seen.contiguous(), text), -turns, (-2, -1))
+                y = (y.flip(-1) if mirrored else y).float()
+                total = y if total is None else total + y
+        return total / 8
 
     def _forward(self, x: torch.Tensor, text: torch.Tensor | None) -> torch.Tensor:
         """(1, 3, h, w) -> the same, enlarged by `upscale`."""
@@ -245,120 +277,34 @@ class Restorer:
         if not hasattr(self.net, "size_multiple"):  # PromptMamba pads inside; others may want it done
             missing = [-size % self._multiple for size in x.shape[-2:]]
             x = torch.nn.functional.pad(x, (0, missing[1], 0, missing[0]), mode="replicate")
-        y = self.net(x) if text is None else self.net(x, text)
-        return y[..., :height, :width]
+        given = (x,) if text is None else (x, text)
+        if self.half is not None:
+            # copied, for networks that compute in place
+            with torch.autocast(self.device.type, dtype=self.half):
+                y = self.net(*(t.clone() for t in given))
+            if torch.isfinite(y).all():
+                return y[..., :height, :width]
+        return self.net(*given)[..., :height, :width]  # where half precision overflows, in full
 
-    def _tile(self, tile: str | int | None, image: np.ndarray) -> int:
-        """The side of the tiles; at least the image's for one tile."""
-        whole = max(image.shape[:2])
+    def tile_side(self, size: tuple[int, int], tile: str | int | None = "auto") -> int:
+        """The side in pixels of the tiles that `restore` begins with, for an image of this height and width; at least
+        the longer one if it begins with the whole image.
+
+        Raises:
+            UserError: no such `tile`.
+        """
+        whole = max(size)
         if tile is None or tile == "none":
             return whole
         if tile == "auto":
             per_pixel = 4 * (self._width * _FEATURE_COPIES + 12 * self.upscale**2)  # bytes
-            affordable = int((0.5 * _free_memory(self.device) / per_pixel) ** 0.5)
-            if image.shape[0] * image.shape[1] <= affordable**2:
+            affordable = int((0.5 * free_memory(self.device) / per_pixel) ** 0.5)
+            if size[0] * size[1] <= affordable**2:
                 return whole
             return max(affordable // 64 * 64, MIN_TILE)
         if isinstance(tile, bool) or not isinstance(tile, numbers.Integral) or tile < MIN_TILE:
             raise UserError(f"tile must be auto, none, or a number of pixels from {MIN_TILE} on, not {tile!r}")
         return int(tile)
-
-
-def shipped_models() -> list[str]:
-    """Names that `from_pretrained` knows."""
-    return sorted(path.stem for path in _WEIGHTS.glob("*.safetensors"))
-
-
-def _find(name_or_path: str | os.PathLike) -> Path:
-    name, path = str(name_or_path), Path(name_or_path).expanduser()
-    if name in shipped_models():  # a folder that happens to have the name is ./name
-        return _WEIGHTS / f"{name}.safetensors"
-    if path.is_file():
-        if path.suffix.lower() not in _SUFFIXES:
-            raise UserError(f"network {str(path)!r} must be a .pth or .safetensors file")
-        return path
-    if path.is_dir():
-        found = sorted(p for p in path.iterdir() if p.suffix.lower() in _SUFFIXES and not p.name.startswith("."))
-        if path / _LATEST in found:  # a run's folder of networks
-            return path / _LATEST
-        if len(found) != 1:
-            names = ", ".join(p.name for p in found[:4]) or "none"
-            raise UserError(f"the folder {str(path)!r} must hold one .pth or .safetensors file, it has {names}")
-        return found[0]
-    if path.suffix.lower() in _SUFFIXES or path.name != name:
-        raise UserError(f"no such network file: {name!r}")
-    have = ", ".join(shipped_models())
-    raise UserError(
-        f"no network named {name!r} is shipped"
-        + (f" (there are: {have})" if have else " with this version")
-        + "; train one with prompt-mamba train and give its net_g_latest.pth as --model"
-    )
-
-
-def _load_pth(path: Path) -> tuple[Mapping, object, str | None]:
-    loaded = load_plain(path, "network")
-    state = loaded.get("params_ema", loaded.get("params"))
-    if not isinstance(state, Mapping):
-        raise UserError(f"network: {str(path)!r} has no weights under 'params' or 'params_ema'")
-    return state, loaded.get("network_g"), loaded.get("phase")
-
-
-def _load_safetensors(path: Path) -> tuple[Mapping, object, str | None]:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            told = file.metadata() or {}
-            state = {key: file.get_tensor(key) for key in file.keys()}
-        arguments = json.loads(told.get("network_g", "null"))
-    except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"network: {str(path)!r} is damaged ({one_line(error)[:160]})") from None
-    return state, arguments, told.get("phase")
-
-
-def _arguments(path: Path, arguments: object) -> Mapping[str, Any]:
-    if not isinstance(arguments, Mapping) or not isinstance(arguments.get("type"), str):
-        raise UserError(
-            f"network: {str(path)!r} does not say which network it belongs to; name the option file that trained it "
-            "(--opt FILE.yml, in Python config=), whose network_g says so"
-        )
-    return arguments
-
-
-def _given_arguments(config: Mapping[str, Any] | str | os.PathLike) -> Mapping[str, Any]:
-    """`network_g` of an option file, or the mapping itself."""
-    where = "config"
-    if not isinstance(config, Mapping):
-        where = f"network_g in {str(config)!r}"
-        config = read_option_file(config).get("network_g")
-    if not isinstance(config, Mapping) or not isinstance(config.get("type"), str):
-        raise UserError(f"{where} must be a section that holds the network's type and arguments")
-    return config
-
-
-def _build(path: Path, state: Mapping, arguments: Mapping[str, Any]) -> torch.nn.Module:
-    from basicsr.utils.registry import ARCH_REGISTRY
-
-    arguments = dict(arguments)
-    kind = arguments.pop("type")
-    if kind not in ARCH_REGISTRY:
-        raise UserError(f"network: {str(path)!r} holds a {kind}, which no installed package registers")
-    arch = ARCH_REGISTRY.get(kind)
-    known = inspect.signature(arch).parameters
-    if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in known.values()):
-        check_keys(arguments, known, f"the {kind} of {path.name}")
-    try:
-        net = arch(**arguments)
-    except (TypeError, ValueError) as error:
-        raise UserError(
-            f"network: {str(path)!r} has arguments that no {kind} takes ({one_line(error)[:160]})"
-        ) from error
-    try:
-        # half-precision files are computed with in float32
-        net.load_state_dict({key: t.float() if t.is_floating_point() else t for key, t in state.items()})
-    except (RuntimeError, AttributeError) as error:  # AttributeError: a value is no tensor
-        raise UserError(f"network: {str(path)!r} does not fit its {kind} ({one_line(error)[:160]})") from None
-    return net
 
 
 def _device(device: str | torch.device) -> torch.device:
@@ -377,43 +323,15 @@ def _device(device: str | torch.device) -> torch.device:
     return found
 
 
-def _free_memory(device: torch.device) -> float:
-    """Bytes; of the GPU or of the machine."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    return min(_free_of_machine(), _free_of_container())
-
-
-def _free_of_machine() -> float:
-    try:
-        with open("/proc/meminfo", encoding="ascii") as file:
-            for line in file:
-                if line.startswith("MemAvailable:"):
-                    return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-    except (AttributeError, ValueError, OSError):
-        return 2 << 30  # not known: assume a small machine
-
-
-def _free_of_container(group: Path = Path("/sys/fs/cgroup")) -> float:
-    """Bytes that a container's limit (cgroup v2) leaves; infinity where there is none."""
-    try:
-        limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
-        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-        return max(limit - used + int(stat.get("inactive_file", 0)), 0)  # the page cache gives way
-    except (OSError, ValueError):  # no file, or "max"
-        return float("inf")
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)):
-        return True
-    text = str(error).lower()
-    # of CUDA and MPS; of the CPU's allocator on Linux and on Windows; of cuBLAS and cuDNN
-    return any(said in text for said in ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed"))
+def _half_type(device: torch.device) -> torch.dtype | None:
+    """The half-precision type in which the device computes faster than in float32; None if there is none."""
+    if device.type == "cuda":  # tensor cores; of the two types, float16 is the more exact
+        return torch.float16 if torch.cuda.get_device_capability(device) >= (7, 0) else None
+    if device.type == "cpu":
+        names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # torch gives no public names to these
+        able = any(getattr(torch.cpu, name, bool)() for name in names)
+        return torch.bfloat16 if able else None
+    return None
 
 
 def _check_image(image: np.ndarray) -> None:

@@ -12,7 +12,7 @@ import torch
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import nn
 
-from prompt_mamba_arch import restore
+from prompt_mamba_arch import checkpoint_files, memory, restore
 from prompt_mamba_arch.archs.prompt_mamba_arch import PromptMamba
 from prompt_mamba_arch.errors import UserError
 from prompt_mamba_arch.restore import Restorer
@@ -129,6 +129,65 @@ def test_the_prompt_reaches_the_network(restorer):
     np.testing.assert_array_equal(restorer.restore(image, "remove the noise"), noise)
 
 
+def test_several_prompts_are_followed_one_after_another(restorer):
+    image, seen = _image(130, 100), []
+    noise, haze = "remove the noise", "remove the haze"
+    once = restorer.restore(image, [noise], tile=80)
+    twice = restorer.restore(image, [noise, haze], tile=80, progress=lambda *at: seen.append(at))
+    np.testing.assert_array_equal(once, restorer.restore(image, noise, tile=80))
+    np.testing.assert_array_equal(twice, restorer.restore(once, haze, tile=80))
+    assert (twice != once).any() and seen == [(done, 8) for done in range(1, 9)]
+    np.testing.assert_array_equal(restorer.restore(image, []), restorer.restore(image))
+    np.testing.assert_array_equal(restorer.restore(image, [noise, haze], strength=0), image)
+    with pytest.raises(UserError, match="one prompt at a time, not 2"):
+        Restorer(_Local(2), device="cpu").restore(_image(5, 5), ["", ""])
+
+
+@pytest.mark.parametrize("upscale", [1, 2])
+def test_the_ensemble_treats_all_sides_alike(upscale):
+    """Turned or mirrored, an image has the result turned or mirrored, which it has not without."""
+    restorer = Restorer(_Local(upscale), device="cpu")
+    image = _image(31, 47, dtype=np.float32)
+    result = restorer.restore(image, ensemble=True)
+    for change in (np.fliplr, np.rot90, lambda a: a.transpose(1, 0, 2)):
+        changed = np.ascontiguousarray(change(image))
+        np.testing.assert_allclose(restorer.restore(changed, ensemble=True), change(result), atol=1e-6)
+        assert abs(restorer.restore(changed) - change(restorer.restore(image))).max() > 1e-3
+    # in tiles, too, and scaled
+    np.testing.assert_allclose(restorer.restore(_image(100, 70), ensemble=True, tile=64),
+                               restorer.restore(_image(100, 70), ensemble=True, tile="none"), atol=1)  # fmt: skip
+    half = restorer.restore(image, ensemble=True, strength=0.5)
+    if upscale == 1:
+        inside = (result > 0) & (result < 1)  # not clipped
+        np.testing.assert_allclose(half[inside], ((image + result) / 2)[inside], atol=1e-6)
+    np.testing.assert_allclose(Restorer(nn.Identity(), device="cpu").restore(image, ensemble=True), image, atol=1e-6)
+
+
+def test_half_precision_changes_little(monkeypatch, net, restorer):
+    monkeypatch.setattr(restore, "_half_type", lambda device: torch.bfloat16)
+    half = Restorer(net, device="cpu", half=True)
+    assert half.half is torch.bfloat16 and restorer.half is None
+    image = _image(40, 50)
+    expected = restorer.restore(image, "remove the noise")
+    found = half.restore(image, "remove the noise")
+    difference = abs(found.astype(int) - expected)
+    assert 0 < difference.mean() < 1 and difference.max() <= 8
+    monkeypatch.setattr(restore, "_half_type", lambda device: None)  # where nothing is gained, nothing is lost
+    np.testing.assert_array_equal(Restorer(net, device="cpu", half=True).restore(image, "remove the noise"), expected)
+
+
+def test_what_overflows_in_half_precision_is_computed_in_full(monkeypatch):
+    class Large(_Local):
+        def forward(self, x):
+            y = super().forward(x.mul_(1))  # in place
+            return y * (torch.inf if y.dtype == torch.bfloat16 else 1)
+
+    monkeypatch.setattr(restore, "_half_type", lambda device: torch.bfloat16)
+    image = _image(20, 20)
+    expected = Restorer(_Local(), device="cpu").restore(image)
+    np.testing.assert_array_equal(Restorer(Large(), device="cpu", half=True).restore(image), expected)
+
+
 def test_tiles_are_run_on_the_networks_grid_and_reported(restorer):
     image, seen = _image(130, 100), []
     whole = restorer.restore(image, tile="none")
@@ -208,23 +267,23 @@ def test_auto_takes_tiles_only_where_memory_is_short(monkeypatch, restorer):
     image, seen = _image(200, 200), []
     restorer.restore(image, progress=lambda *at: seen.append(at))
     assert seen == [(1, 1)]
-    monkeypatch.setattr(restore, "_free_memory", lambda device: 2 * 100**2 * 4 * (8 / 4 * 30 + 12))
+    monkeypatch.setattr(restore, "free_memory", lambda device: 2 * 100**2 * 4 * (8 / 4 * 30 + 12))
     seen.clear()
     restorer.restore(image, progress=lambda *at: seen.append(at))
     assert len(seen) > 1
-    monkeypatch.setattr(restore, "_free_memory", lambda device: 0)
+    monkeypatch.setattr(restore, "free_memory", lambda device: 0)
     assert restorer.restore(_image(70, 70)).shape == (70, 70, 3)
 
 
 def test_a_containers_limit_is_heeded(tmp_path):
-    assert restore._free_of_container(tmp_path) == float("inf")
+    assert memory._free_of_container(tmp_path) == float("inf")
     (tmp_path / "memory.current").write_text("700\n")
     (tmp_path / "memory.stat").write_text("anon 600\ninactive_file 50\n")
     (tmp_path / "memory.max").write_text("max\n")
-    assert restore._free_of_container(tmp_path) == float("inf")
+    assert memory._free_of_container(tmp_path) == float("inf")
     (tmp_path / "memory.max").write_text("1000\n")
-    assert restore._free_of_container(tmp_path) == 350
-    assert 0 < restore._free_memory(torch.device("cpu")) < 2**50
+    assert memory._free_of_container(tmp_path) == 350
+    assert 0 < memory.free_memory(torch.device("cpu")) < 2**50
 
 
 @pytest.mark.parametrize(
@@ -330,7 +389,7 @@ def test_shipped_names(tmp_path, monkeypatch, content):
     monkeypatch.chdir(tmp_path)
     weights = tmp_path / "weights"
     weights.mkdir()
-    monkeypatch.setattr(restore, "_WEIGHTS", weights)
+    monkeypatch.setattr(checkpoint_files, "_WEIGHTS", weights)
     with pytest.raises(UserError, match="'tiny' is shipped with this version; train one"):
         Restorer.from_pretrained()
     _save_safetensors(weights / "tiny.safetensors", content)

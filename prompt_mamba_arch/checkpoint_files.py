@@ -1,0 +1,135 @@
+"""Files that hold a trained network: where they are, what is in them, and the network they belong to."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import prompt_mamba_arch  # registers the networks
+from prompt_mamba_arch.compat.options import read_option_file
+from prompt_mamba_arch.compat.resume import load_plain
+from prompt_mamba_arch.errors import UserError, check_keys, one_line
+
+__all__ = ["load_network", "shipped_models"]
+
+_WEIGHTS = Path(prompt_mamba_arch.__file__).parent / "weights"
+_SUFFIXES = (".safetensors", ".pth")
+_LATEST = "net_g_latest.pth"  # how BasicSR calls a run's last network
+
+
+def load_network(
+    name_or_path: str | os.PathLike, config: Mapping[str, Any] | str | os.PathLike | None = None
+) -> tuple[torch.nn.Module, str | None]:
+    """Builds a network as its file says, on the CPU. Arguments and errors as `Restorer.from_pretrained`.
+
+    Returns:
+        The network, and the training's phase that it comes from if the file says so.
+    """
+    path = _find(name_or_path)
+    given = None if config is None else _given_arguments(config)
+    load = _load_safetensors if path.suffix.lower() == ".safetensors" else _load_pth
+    state, arguments, phase = load(path)
+    return _build(path, state, given or _arguments(path, arguments)), phase
+
+
+def shipped_models() -> list[str]:
+    """Names that `from_pretrained` knows."""
+    return sorted(path.stem for path in _WEIGHTS.glob("*.safetensors"))
+
+
+def _find(name_or_path: str | os.PathLike) -> Path:
+    name, path = str(name_or_path), Path(name_or_path).expanduser()
+    if name in shipped_models():  # a folder that happens to have the name is ./name
+        return _WEIGHTS / f"{name}.safetensors"
+    if path.is_file():
+        if path.suffix.lower() not in _SUFFIXES:
+            raise UserError(f"network {str(path)!r} must be a .pth or .safetensors file")
+        return path
+    if path.is_dir():
+        found = sorted(p for p in path.iterdir() if p.suffix.lower() in _SUFFIXES and not p.name.startswith("."))
+        if path / _LATEST in found:  # a run's folder of networks
+            return path / _LATEST
+        if len(found) != 1:
+            names = ", ".join(p.name for p in found[:4]) or "none"
+            raise UserError(f"the folder {str(path)!r} must hold one .pth or .safetensors file, it has {names}")
+        return found[0]
+    if path.suffix.lower() in _SUFFIXES or path.name != name:
+        raise UserError(f"no such network file: {name!r}")
+    have = ", ".join(shipped_models())
+    raise UserError(
+        f"no network named {name!r} is shipped"
+        + (f" (there are: {have})" if have else " with this version")
+        + "; train one with prompt-mamba train and give its net_g_latest.pth as --model"
+    )
+
+
+def _load_pth(path: Path) -> tuple[Mapping, object, str | None]:
+    loaded = load_plain(path, "network")
+    state = loaded.get("params_ema", loaded.get("params"))
+    if not isinstance(state, Mapping):
+        raise UserError(f"network: {str(path)!r} has no weights under 'params' or 'params_ema'")
+    return state, loaded.get("network_g"), loaded.get("phase")
+
+
+def _load_safetensors(path: Path) -> tuple[Mapping, object, str | None]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            told = file.metadata() or {}
+            state = {key: file.get_tensor(key) for key in file.keys()}
+        arguments = json.loads(told.get("network_g", "null"))
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(f"network: {str(path)!r} is damaged ({one_line(error)[:160]})") from None
+    return state, arguments, told.get("phase")
+
+
+def _arguments(path: Path, arguments: object) -> Mapping[str, Any]:
+    if not isinstance(arguments, Mapping) or not isinstance(arguments.get("type"), str):
+        raise UserError(
+            f"network: {str(path)!r} does not say which network it belongs to; name the option file that trained it "
+            "(--opt FILE.yml, in Python config=), whose network_g says so"
+        )
+    return arguments
+
+
+def _given_arguments(config: Mapping[str, Any] | str | os.PathLike) -> Mapping[str, Any]:
+    """`network_g` of an option file, or the mapping itself."""
+    where = "config"
+    if not isinstance(config, Mapping):
+        where = f"network_g in {str(config)!r}"
+        config = read_option_file(config).get("network_g")
+    if not isinstance(config, Mapping) or not isinstance(config.get("type"), str):
+        raise UserError(f"{where} must be a section that holds the network's type and arguments")
+    return config
+
+
+def _build(path: Path, state: Mapping, arguments: Mapping[str, Any]) -> torch.nn.Module:
+    from basicsr.utils.registry import ARCH_REGISTRY
+
+    arguments = dict(arguments)
+    kind = arguments.pop("type")
+    if kind not in ARCH_REGISTRY:
+        raise UserError(f"network: {str(path)!r} holds a {kind}, which no installed package registers")
+    arch = ARCH_REGISTRY.get(kind)
+    known = inspect.signature(arch).parameters
+    if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in known.values()):
+        check_keys(arguments, known, f"the {kind} of {path.name}")
+    try:
+        net = arch(**arguments)
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"network: {str(path)!r} has arguments that no {kind} takes ({one_line(error)[:160]})"
+        ) from error
+    try:
+        # half-precision files are computed with in float32
+        net.load_state_dict({key: t.float() if t.is_floating_point() else t for key, t in state.items()})
+    except (RuntimeError, AttributeError) as error:  # AttributeError: a value is no tensor
+        raise UserError(f"network: {str(path)!r} does not fit its {kind} ({one_line(error)[:160]})") from None
+    return net
