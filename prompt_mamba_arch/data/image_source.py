@@ -33,7 +33,8 @@ class ImageSource:
     Args:
         root: a folder of images (searched with its sub-folders; hidden files are skipped) or a LMDB folder.
         io_backend: BasicSR's option, `{"type": "disk"}` (default) or `{"type": "lmdb"}`, the latter also with
-            `readahead`. It is copied, never changed.
+            `readahead`. Both take `cache: true`: every decoded image stays in memory, once in each process that reads;
+            for training on few images with few workers. It is copied, never changed.
         keys: the keys to keep, in the order to keep them in; default all, sorted.
         label: the option that named the root, for messages ("dataroot_gt").
 
@@ -55,6 +56,7 @@ class ImageSource:
         self.label = label
         backend = dict(io_backend or {"type": "disk"})
         self.backend = backend.pop("type", "disk")
+        self._cache: dict[str, np.ndarray] | None = {} if backend.pop("cache", False) else None
         if self.backend == "disk":
             check_keys(backend, (), "io_backend (type: disk)")
             self._paths = _scan_folder(self.root, label)
@@ -114,8 +116,18 @@ class ImageSource:
             return transaction.get(key.encode("utf-8"))
 
     def read(self, key: str) -> np.ndarray:
-        """The image of `key` as `(H, W, 3)` RGB, uint8 or uint16; see `decode`."""
-        return decode(self.read_bytes(key), f"'{key}' ({self.path(key)})")
+        """The image of `key` as `(H, W, 3)` RGB, uint8 or uint16; see `decode`. Not to be written into."""
+        if self._cache is None:
+            return decode(self.read_bytes(key), f"'{key}' ({self.path(key)})")
+        image = self._cache.get(key)
+        if image is None:
+            image = self._cache[key] = decode(self.read_bytes(key), f"'{key}' ({self.path(key)})")
+            image.setflags(write=False)  # the next reader gets the same array
+        return image
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the images: each process reads its own."""
+        return {**self.__dict__, "_cache": None if self._cache is None else {}}
 
 
 def decode(data: bytes, name: str = "from memory") -> np.ndarray:

@@ -65,6 +65,19 @@ def test_lmdb_gives_the_same_images_and_survives_pickling_and_a_fork(tmp_path, p
         assert os.waitpid(pid, 0)[1] == 0
 
 
+def test_a_cache_reads_each_image_once_and_is_not_pickled(tmp_path, photo):
+    put(tmp_path / "images" / "a.png", encode(".png", photo))
+    source = ImageSource(tmp_path / "images", {"type": "disk", "cache": True})
+    first = source.read("a")
+    copy = pickle.loads(pickle.dumps(source))
+    (tmp_path / "images").rename(tmp_path / "elsewhere")
+    assert source.read("a") is first and np.array_equal(first, photo)
+    with pytest.raises(ValueError, match="read-only"):
+        first[0] = 0  # what one sample writes, another would see
+    with pytest.raises(UserError):
+        copy.read("a")
+
+
 def test_gray_alpha_and_sixteen_bits(photo):
     wide = photo.astype(np.uint16) * 257 - 3
     alpha = np.dstack([photo, photo[..., :1]])
