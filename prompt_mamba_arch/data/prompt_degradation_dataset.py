@@ -75,6 +75,8 @@ class PromptDegradationDataset(Dataset):
                 sample blind), or a .jsonl prompt file whose entries say `remove`: a sample takes one of the file's
                 prompts that ask for the same kinds, and one of the bank's where the file has none.
             prompt_split (str): `train`, `val` or `test` phrasings of the bank; default as the phase.
+            prompt_variety (int): the bank's wordings of one wish for one damage; default: no limit. Each new sentence
+                has to be embedded, which takes as long as half a step of a tiny network on a CPU; known ones cost nothing.
             prompt_dropout (float): share of samples made blind; default 0.1 in training, 0 in validation.
             seed (int): another number, another validation set. Default 0.
 
@@ -99,6 +101,7 @@ class PromptDegradationDataset(Dataset):
         "requests",
         "prompts",
         "prompt_split",
+        "prompt_variety",
         "prompt_dropout",
         "seed",
     )
@@ -124,6 +127,7 @@ class PromptDegradationDataset(Dataset):
         self.split = option(opt, "prompt_split", str, default=phase if phase in ("train", "val") else "test")
         if self.split not in ("train", "val", "test"):
             raise UserError(f"prompt_split must be train, val or test, not {self.split!r}")
+        self.variety = option(opt, "prompt_variety", int, minimum=1)
         self.dropout = _share(opt, "prompt_dropout", 0.1 if self.training else 0.0)
         self.seed = option(opt, "seed", int, default=0)
         self.pool = _prompt_pool(opt.get("prompts", "bank"))
@@ -192,13 +196,18 @@ class PromptDegradationDataset(Dataset):
             return rng.choice(written)
         from prompt_mamba_arch import prompts  # only those who use the bank read it
 
+        rng = self._words(rng)
         severities = {step["kind"]: severity(step) for step in recipe}
         return prompts.from_parameters(recipe, remove, rng, split=self.split, severity=severities)
 
     def _unrelated(self, rng: random.Random) -> str:
         from prompt_mamba_arch import prompts
 
-        return prompts.unrelated(rng, split=self.split)
+        # these say nothing of the image, so there would be only as many as `variety`
+        return prompts.unrelated(self._words(rng, times=100), split=self.split)
+
+    def _words(self, rng: random.Random, times: int = 1) -> random.Random:
+        return rng if self.variety is None else random.Random(rng.randrange(self.variety * times))
 
     def _seed_of(self, key: str) -> int:
         return int.from_bytes(hashlib.sha256(f"{self.seed}:{key}".encode()).digest()[:6], "big")

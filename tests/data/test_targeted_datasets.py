@@ -105,6 +105,19 @@ def test_validation_depends_on_the_key_alone(paired_folders, bank):
     assert cropped["lq"].shape == (3, 40, 40) and cropped["recipe"] == fewer[0]["recipe"]
 
 
+def test_a_limited_variety_of_prompts_leaves_the_rest_as_it_is(paired_folders, bank):
+    def prompts(**options):
+        requests = {"all": 1, "subset": 1, "none": 1}
+        data = make(paired_folders, phase="val", kinds=["noise", "jpeg"], count=2, requests=requests, **options)
+        return [data.request(seed) for seed in range(300)]
+
+    free, few = prompts(), prompts(prompt_variety=2)
+    assert [(r.recipe, r.remove) for r in few] == [(r.recipe, r.remove) for r in free]
+    for remove in {r.remove for r in few}:
+        texts = {r.prompt for r in few if r.remove == remove}
+        assert len(texts) <= 2 < len({r.prompt for r in free if r.remove == remove})
+
+
 def test_training_draws_come_from_pythons_generator(paired_folders, bank):
     data = make(paired_folders, use_hflip=True, use_rot=True)
     random.seed(3)
