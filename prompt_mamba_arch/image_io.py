@@ -19,7 +19,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 
 from prompt_mamba_arch.errors import UserError, one_line, replace_on_success
 
-__all__ = ["SUFFIXES", "Photo", "read_photo", "write_photo"]
+__all__ = ["SUFFIXES", "Photo", "read_photo", "read_size", "write_photo"]
 
 # suffix -> Pillow's format
 SUFFIXES = {
@@ -82,6 +82,23 @@ def read_photo(path: str | os.PathLike) -> Photo:
         OSError: the file may not be read.
     """
     path = Path(path)
+    with _opened(path) as image:
+        image.load()  # tells of damage that OpenCV passes over
+        return _from_pillow(path, image)
+
+
+def read_size(path: str | os.PathLike) -> tuple[int, int]:
+    """Height and width of the upright photograph, of which only the header is read. Errors as `read_photo`."""
+    with _opened(Path(path)) as image:
+        try:
+            turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+        except Exception:  # Pillow raises nearly everything here
+            turned = False
+        return (image.width, image.height) if turned else (image.height, image.width)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
     if not path.is_file():
         raise UserError(f"no such file: {str(path)!r}")
     if path.stat().st_size == 0:
@@ -90,8 +107,7 @@ def read_photo(path: str | os.PathLike) -> Photo:
         with _our_limits(), Image.open(path, formats=list(set(SUFFIXES.values()))) as image:
             if image.width * image.height > _MAX_PIXELS:
                 raise UserError(f"{str(path)!r} has {image.width} x {image.height} pixels, too many to be a photo")
-            image.load()  # tells of damage that OpenCV passes over
-            return _from_pillow(path, image)
+            yield image
     except (UserError, MemoryError):
         raise
     except UnidentifiedImageError:

@@ -36,6 +36,7 @@ class Restorer:
         device: where it computes.
         phase: the training's phase that it comes from, if the file says so.
         half: the half-precision type in which it computes, or None.
+        memory_share: the part of the free memory that tiles of automatic size may take.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Restorer:
         # numbers per pixel of the widest full-resolution features
         unshuffle = config.get("unshuffle") or 1
         self._width: float = config.get("dim", _UNKNOWN_WIDTH) / unshuffle**2
+        self.memory_share = 0.5
         self._text_encoder = None
         self._warned = False
         self.upscale = self._find_upscale()
@@ -298,7 +300,7 @@ class Restorer:
             return whole
         if tile == "auto":
             per_pixel = 4 * (self._width * _FEATURE_COPIES + 12 * self.upscale**2)  # bytes
-            affordable = int((0.5 * free_memory(self.device) / per_pixel) ** 0.5)
+            affordable = int((self.memory_share * free_memory(self.device) / per_pixel) ** 0.5)
             if size[0] * size[1] <= affordable**2:
                 return whole
             return max(affordable // 64 * 64, MIN_TILE)

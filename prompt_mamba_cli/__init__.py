@@ -27,6 +27,7 @@ _BASICSR = {
 _EXAMPLES = """examples:
   prompt-mamba restore -i photo.jpg -o better.png -p "take the grain out" --model net_g_latest.pth
   prompt-mamba restore -i holiday/ -o holiday_restored/ --model net_g_latest.pth
+  prompt-mamba restore -i 'photos/**/*.jpg' -o restored/ --jobs 4 --skip-existing --compare --model net_g_latest.pth
   prompt-mamba probe -i clean/ -o probed/ --model net_g_latest.pth --crop 256 --limit 20 --per-kind
   prompt-mamba train -opt options/train/PromptMamba/train_PromptMamba_tiny_phase1.yml
   prompt-mamba test -opt options/test/PromptMamba/test_PromptMamba_tiny.yml

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 
-__all__ = ["Mistake", "Parser", "strength", "tile"]
+__all__ = ["Mistake", "Parser", "count", "share", "strength", "tile"]
 
 MIN_TILE = 64  # that of prompt_mamba_arch.restore
 
@@ -39,3 +39,18 @@ def tile(text: str) -> str | int:
     if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) < MIN_TILE:
         raise argparse.ArgumentTypeError(f"must be auto, none or a number of pixels from {MIN_TILE} on, not {text!r}")
     return int(text)
+
+
+def count(text: str) -> int:
+    """A whole number from 1."""
+    if not re.fullmatch(r"[0-9]{1,4}", text) or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 on, not {text!r}")
+    return int(text)
+
+
+def share(text: str) -> str:
+    """all, or I/N with I from 1 to N."""
+    parts = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
+    if text != "all" and (parts is None or not 1 <= int(parts[1]) <= int(parts[2])):
+        raise argparse.ArgumentTypeError(f"must be all, or such as 2/4 for the second of four, not {text!r}")
+    return text

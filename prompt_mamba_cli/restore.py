@@ -1,24 +1,58 @@
-"""`prompt-mamba restore`: photographs, one or a folder of them."""
+"""`prompt-mamba restore`: photographs, one or many."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import re
+import shutil
 import sys
-from collections.abc import Iterable
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from prompt_mamba_cli.arguments import Mistake, strength, tile
+from prompt_mamba_cli.arguments import Mistake, count, share, strength, tile
+from prompt_mamba_cli.photographs import Job, check_targets, collect, share_of, suffix_by_content
 
-HELP = "restore a photograph, or all in a folder"
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")  # those of prompt_mamba_arch.image_io
+HELP = "restore a photograph, or many"
+_STREAM = "-"
+
+
+class _Voice:
+    """Where lines go, and how files are called in them."""
+
+    def __init__(self, out=None, names: Mapping[Path, str] | None = None):
+        self._out = out or sys.stdout
+        self._names = {repr(str(path)): name for path, name in (names or {}).items()}
+
+    def named(self, line: str) -> str:
+        for path, name in self._names.items():
+            line = line.replace(path, name)
+        return line
+
+    def tell(self, line: str) -> None:
+        print(self.named(line), file=self._out, flush=True)
+
+    def warn(self, lines: Sequence[str], write=None) -> None:
+        """On stderr, each in a line of its own; `write` does it where a bar is shown."""
+        for line in lines:
+            line = f"prompt-mamba: {self.named(line)}"
+            print(line, file=sys.stderr, flush=True) if write is None else write(line, file=sys.stderr)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-i", "--input", required=True, metavar="IN", help="a photograph or a folder of them")
-    parser.add_argument("-o", "--output", required=True, metavar="OUT", help="a file or a folder")
-    parser.add_argument("-p", "--prompt", help="what to do, in plain words; without it: remove whatever is wrong")
+    parser.add_argument(
+        "-i", "--input", required=True, nargs="+", metavar="IN",
+        help="photographs, folders of them, patterns such as 'photos/**/*.jpg', or - for standard input",
+    )  # fmt: skip
+    parser.add_argument(
+        "-o", "--output", required=True, metavar="OUT", help="a file, a folder, or - for standard output"
+    )
+    parser.add_argument(
+        "-p", "--prompt", action="append", metavar="PROMPT",
+        help="what to do, in plain words; without it: remove whatever is wrong. Given several times, one after another",
+    )  # fmt: skip
     parser.add_argument(
         "--model", default="tiny", metavar="NAME_OR_PATH", help="a shipped network or a checkpoint (default: tiny)"
     )
@@ -33,128 +67,253 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tile", type=tile, default="auto", metavar="auto|none|N", help="side of the tiles in pixels (default: auto)"
     )
+    parser.add_argument("--ensemble", action="store_true", help="mean of eight turned versions: better, 8 times slower")
+    parser.add_argument("--half", action="store_true", help="half precision where the device gains by it")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
-    parser.add_argument("--overwrite", action="store_true", help="replace files that are there already")
+    parser.add_argument("--compare", action="store_true", help="beside each result, a picture of before and after")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
+    parser.add_argument("--jobs", type=count, default=1, metavar="N", help="photographs at a time (default: 1)")
+    parser.add_argument(
+        "--share", type=share, metavar="I/N|all",
+        help="only this part of the photographs, 2/4 the second of four; default: as torchrun or SLURM says, else all",
+    )  # fmt: skip
+    parser.add_argument("--no-times", action="store_true", help="results are as new as they are, not as the photograph")
+    there = parser.add_mutually_exclusive_group()
+    there.add_argument("--overwrite", action="store_true", help="replace files that are there already")
+    there.add_argument("--skip-existing", action="store_true", help="leave out what has a result; so a run is resumed")
 
 
 def run(args: argparse.Namespace) -> int:
-    source, target = (Path(path).expanduser() for path in (args.input, args.output))
-    folder = source.is_dir()
-    jobs = _folder_jobs(source, target) if folder else _file_job(source, target, args.output)
-    _check_targets(jobs, args.overwrite)
+    if _STREAM in (args.output, *args.input):
+        return _with_streams(args)
+    jobs, passed_over = collect(args.input, args.output, args.compare)
+    voice = _Voice()
+    voice.warn(passed_over)
+    return _restore(args, jobs, voice)
 
-    from tqdm import tqdm
 
-    from prompt_mamba_arch.errors import plain_line
-    from prompt_mamba_arch.restore import Restorer
+def _restore(args: argparse.Namespace, jobs: Sequence[Job], voice: _Voice) -> int:
+    single = len(jobs) == 1 and not Path(args.input[0]).expanduser().is_dir()
+    originals = [job.source for job in jobs]
+    mine = share_of(args.share, os.environ)
+    if mine is not None:
+        jobs = mine.of(jobs)
+        voice.tell(f"{mine}: {len(jobs)} of {_images(len(originals))}")
+    wanted = [job for job in jobs if not (args.skip_existing and job.target.exists())]
+    skipped = len(jobs) - len(wanted)
+    check_targets(wanted, originals, args.overwrite or args.skip_existing)
+    if not wanted:
+        voice.tell("nothing to do" + f": {_images(skipped)} restored already" * bool(skipped))
+        return 0
 
-    restorer = Restorer.from_pretrained(args.model, args.device, args.opt)
-    notes = _check_prompt(restorer, args.prompt)  # once, not for every image
-    failed = 0
-    # bars only on a terminal: elsewhere stderr holds what went wrong, and nothing else
-    with tqdm(total=len(jobs), unit="image", disable=None if folder else True) as images:
-        for note in notes:
-            tqdm.write(f"prompt-mamba: {note}", file=sys.stderr)
-        for original, restored in jobs:
-            try:
-                _restore_one(restorer, original, restored, args, show_tiles=not folder)
-            except Exception as error:
-                line = "not enough memory for this image" if isinstance(error, MemoryError) else plain_line(error)
-                if line is None or not folder:
-                    raise
-                failed += 1
-                where = "" if str(original) in line else f"{str(original)!r}: "
-                tqdm.write(f"prompt-mamba: {where}{line}", file=sys.stderr)
-            images.update()
-    request = f"{args.prompt!r}" if args.prompt and args.prompt.strip() else "no prompt, so whatever is wrong"
-    done = f"{len(jobs) - failed} of {len(jobs)} images" if folder else repr(str(source))
-    print(f"{done} restored to {str(jobs[0][1] if not folder else target)!r} ({restorer.device}; {request})")
+    from prompt_mamba_arch import batch  # takes seconds
+
+    wish = _wish(args)
+    restorer = batch.load(wish)
+    voice.warn(_check_prompts(restorer, args.prompt))  # once, not for every image
+    if args.half and restorer.half is None:
+        voice.warn([f"half precision would gain nothing on {restorer.device}; it computes in float32"])
+    if args.dry_run:
+        return _tell_plan(restorer, wanted, args, voice)
+    start = time.monotonic()
+    failed = _work(restorer, wanted, wish, args.jobs, single, voice)
+    request = ", then ".join(repr(text) if text.strip() else "whatever is wrong" for text in args.prompt or ())
+    how = f"{restorer.device}; {request or 'no prompt, so whatever is wrong'}"
+    if single:
+        voice.tell(f"{str(wanted[0].source)!r} restored to {str(wanted[0].target)!r} ({how})")
+        return 0
+    taken = _duration(time.monotonic() - start)
+    done = f"{len(wanted) - failed} of {len(wanted)} images restored to {args.output!r} in {taken} ({how})"
+    others = [f"{failed} failed"] * bool(failed) + [f"{skipped} were there already"] * bool(skipped)
+    voice.tell("; ".join([done, *others]))
     return 1 if failed else 0
 
 
-def _check_prompt(restorer, prompt: str | None) -> list[str]:
-    """Warnings about it, in plain words; UserError if the network cannot follow any."""
+def _images(number: int) -> str:
+    return f"{number} image" + "s" * (number != 1)
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
+
+
+def _wish(args: argparse.Namespace):
+    from prompt_mamba_arch.batch import Wish
+
+    neighbours, place = _neighbours()
+    return Wish(
+        model=args.model, device=args.device, option_file=args.opt, half=args.half, prompts=tuple(args.prompt or ()),
+        strength=args.strength, tile=args.tile, ensemble=args.ensemble, overwrite=args.overwrite,
+        keep_times=not args.no_times, neighbours=neighbours, place=place,
+    )  # fmt: skip
+
+
+def _neighbours() -> tuple[int, int]:
+    """How many processes share this machine as torchrun or SLURM has it, and which of them this is."""
+    for count_name, place_name in (("LOCAL_WORLD_SIZE", "LOCAL_RANK"), ("SLURM_STEP_TASKS_PER_NODE", "SLURM_LOCALID")):
+        counted = re.match(r"\d+", os.environ.get(count_name, ""))  # SLURM: 4(x2),3
+        place = os.environ.get(place_name, "")
+        if counted and place.isdecimal():
+            return max(int(counted.group()), 1), int(place)
+    return 1, 0
+
+
+def _check_prompts(restorer, prompts: Sequence[str] | None) -> list[str]:
+    """Warnings about them, in plain words; UserError if the network cannot follow any."""
     import warnings
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("ignore")
         warnings.simplefilter("always", UserWarning)
-        restorer.embed(prompt)
-    return [" ".join(str(warning.message).split()) for warning in caught]
+        for prompt in prompts or ():
+            restorer.embed(prompt)
+    return list(dict.fromkeys(" ".join(str(warning.message).split()) for warning in caught))
 
 
-def _restore_one(restorer, original: Path, restored: Path, args: argparse.Namespace, show_tiles: bool) -> None:
-    from tqdm import tqdm
+def _work(restorer, jobs: Sequence[Job], wish, processes: int, single: bool, voice: _Voice) -> int:
+    """Returns how many failed; of a single one, the failure is raised."""
+    from prompt_mamba_arch import batch
 
-    from prompt_mamba_arch.image_io import read_photo, write_photo
+    failed, finished, parts = 0, 0, {}
+    with _bar(len(jobs)) as bar:
 
-    photo = read_photo(original)
-    with tqdm(unit="tile", disable=None if show_tiles else True, leave=False) as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.n = done
+        def show() -> None:
+            bar.n = finished + sum(parts.values())
+            if len(jobs) > 1:
+                bar.set_postfix_str(f"{finished} of {_images(len(jobs))}" + f", {failed} failed" * bool(failed), False)
             bar.refresh()
 
-        pixels = restorer.restore(photo.pixels, args.prompt, args.strength, args.tile, progress)
-    restored.parent.mkdir(parents=True, exist_ok=True)
-    for note in (*photo.notes, *write_photo(restored, photo.with_pixels(pixels))):
-        tqdm.write(f"prompt-mamba: {str(original)!r}: {note}", file=sys.stderr)
+        def say(job: Job, lines: Sequence[str]) -> None:
+            known = str(job.source)
+            voice.warn([line if known in line else f"{known!r}: {line}" for line in lines], bar.write)
+
+        def tell(news) -> None:
+            nonlocal failed, finished
+            parts[news.job] = news.done
+            if news.over:
+                del parts[news.job]
+                finished += 1
+                failed += news.failure is not None
+                say(jobs[news.job], news.notes if news.failure is None else [news.failure])
+            show()
+
+        show()
+        if single:
+
+            def progress(done: int, tiles: int) -> None:
+                parts[0] = done / tiles
+                show()
+
+            say(jobs[0], batch.restore_file(restorer, jobs[0], wish, progress))
+        else:
+            batch.restore_files(restorer, jobs, wish, tell, processes)
+    return failed
 
 
-def _folder_jobs(source: Path, target: Path) -> list[tuple[Path, Path]]:
-    """(photograph, where its restoration goes) for all below a folder."""
-    if target.exists() and not target.is_dir():
-        raise Mistake(f"{str(target)!r} is a file, and a folder is restored into a folder")
-    here, there = source.resolve(), target.resolve()
-    if here == there:
-        raise Mistake("the output folder is the input folder; name another one, so that no original is lost")
-    found = []
-    for folder, inside, files in os.walk(source):
-        # what is hidden is not the user's photographs, and results of an earlier run are not input
-        inside[:] = [name for name in inside if not name.startswith(".") and Path(folder, name).resolve() != there]
-        photos = [name for name in files if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES]
-        found += [Path(folder, name) for name in photos]
-    if not found:
-        raise Mistake(f"the folder {str(source)!r} holds no images ({', '.join(SUFFIXES)})")
-    return [(path, target / path.relative_to(source)) for path in sorted(found, key=_natural)]
+def _bar(images: int):
+    """Of images, in fractions. Only on a terminal: elsewhere stderr holds what went wrong, and nothing else."""
+    from tqdm import tqdm
+
+    # smoothing 0: the remaining time by the mean of all so far; tiles at the edge of an image are faster than others
+    shape = "{percentage:3.0f}%|{bar}| {elapsed} gone, {remaining} left {postfix}"
+    return tqdm(total=images, bar_format=shape, disable=None, leave=images > 1, smoothing=0)
 
 
-def _file_job(source: Path, target: Path, output: str) -> list[tuple[Path, Path]]:
-    if not source.is_file():
-        raise Mistake(f"no such file or folder: {str(source)!r}")
-    if target.is_dir() or output.endswith(("/", os.sep)):
-        target = target / source.name
-    if target.suffix.lower() not in SUFFIXES:
-        raise Mistake(f"cannot write {target.name!r}: its suffix must be one of {', '.join(SUFFIXES)}")
-    return [(source, target)]
+def _tell_plan(restorer, jobs: Sequence[Job], args: argparse.Namespace, voice: _Voice) -> int:
+    """What would be done. The headers are read, so much of what cannot be read is found."""
+    from prompt_mamba_arch.errors import plain_line
+    from prompt_mamba_arch.image_io import read_size
+
+    failed = 0
+    for job in jobs:
+        try:
+            height, width = read_size(job.source)
+        except Exception as error:
+            line = plain_line(error)
+            if line is None:
+                raise
+            failed += 1
+            voice.warn([line])
+            continue
+        side = restorer.tile_side((height, width), args.tile)
+        way = "in one piece" if side >= max(height, width) else f"in tiles of {side} pixels"
+        results = " and ".join(repr(str(path)) for path in job[1:] if path is not None)
+        voice.tell(f"{str(job.source)!r} ({width} x {height} pixels, {way}) would become {results}")
+    voice.tell(f"{len(jobs) - failed} of {_images(len(jobs))} would be restored; nothing was done")
+    return 1 if failed else 0
 
 
-def _check_targets(jobs: Iterable[tuple[Path, Path]], overwrite: bool) -> None:
-    """Before any work is done: no original is overwritten, nothing else unasked, and the folder can be written to."""
-    there = [target for _, target in jobs if target.exists()]
-    if there:
-        originals = {_identity(source): source for source, _ in jobs}
-        for target in there:
-            if _identity(target) in originals:
-                raise Mistake(f"the output {str(target)!r} is an input; name another, so that no original is lost")
-        if not overwrite:
-            more = f" and {len(there) - 1} more" if len(there) > 1 else ""
-            raise Mistake(f"{str(there[0])!r}{more} exists already; add --overwrite to replace it")
-    for folder in {target.parent for _, target in jobs}:
-        nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-        if not nearest.is_dir():
-            raise Mistake(f"{str(nearest)!r} is a file, not a folder to write into")
-        if not os.access(nearest, os.W_OK | os.X_OK):
-            raise Mistake(f"the folder {str(nearest)!r} cannot be written to")
+# ---- standard input and output -------------------------------------------------------------------------------------
 
 
-def _identity(path: Path) -> tuple[int, int]:
-    """The same for all names of one file: links, other cases of letters where the disk ignores them."""
-    found = path.stat()
-    return found.st_dev, found.st_ino
+def _with_streams(args: argparse.Namespace) -> int:
+    """One photograph, by way of files: formats are read and written from both ends."""
+    if len(args.input) > 1:
+        raise Mistake("standard input and output carry one photograph; name one input")
+    from_stream, to_stream = args.input[0] == _STREAM, args.output == _STREAM
+    if to_stream and (args.compare or args.skip_existing):
+        raise Mistake("--compare and --skip-existing need a file to write, and standard output is none")
+    if to_stream and sys.stdout.isatty():
+        raise Mistake("standard output is the terminal; direct it into a file or another program")
+    if not to_stream and (Path(args.output).expanduser().is_dir() or args.output.endswith(("/", os.sep))):
+        raise Mistake("what comes from standard input has no name; name a file as the output")
+    with tempfile.TemporaryDirectory(prefix="prompt_mamba_") as folder:
+        source, suffix = _received(Path(folder)) if from_stream else _named(args.input[0])
+        target = Path(folder) / f"result{suffix}" if to_stream else None
+        jobs = [Job(source, target)] if to_stream else collect([str(source)], args.output, args.compare)[0]
+        names = {source: "standard input"} if from_stream else {}
+        voice = _Voice(sys.stderr if to_stream else None, {**names, target: "standard output"} if to_stream else names)
+        alone = argparse.Namespace(**{**vars(args), "share": "all", "no_times": args.no_times or from_stream})
+        try:
+            code = _restore(alone, jobs, voice)
+        except Mistake as error:
+            raise Mistake(voice.named(str(error))) from None
+        except Exception as error:
+            from prompt_mamba_arch.errors import plain_line
+
+            line = plain_line(error)
+            if line is None:
+                raise
+            raise Mistake(voice.named(line)) from None
+        if target is not None and not args.dry_run:
+            _send(target)
+        return code
 
 
-def _natural(path: Path) -> list:
-    """2 before 10."""
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", str(path).lower())]
+def _received(folder: Path) -> tuple[Path, str]:
+    """Standard input in a file, and the suffix of its format."""
+    if sys.stdin.isatty():
+        raise Mistake("a photograph is expected from standard input: ... < photo.jpg")
+    path = folder / "received"
+    with open(path, "wb") as file:
+        shutil.copyfileobj(sys.stdin.buffer, file)
+    if path.stat().st_size == 0:
+        raise Mistake("standard input is empty")
+    return path, _suffix(path, "standard input")
+
+
+def _named(name: str) -> tuple[Path, str]:
+    path = Path(name).expanduser()
+    if not path.is_file():
+        raise Mistake(f"{name!r} is no photograph, and only one can go to standard output")
+    return path, _suffix(path, repr(name))
+
+
+def _suffix(path: Path, name: str) -> str:
+    with open(path, "rb") as file:
+        suffix = suffix_by_content(file.read(16))
+    if suffix is None:
+        raise Mistake(f"{name} is not an image that can be read (PNG, JPEG, WebP, TIFF, BMP)")
+    return suffix
+
+
+def _send(path: Path) -> None:
+    try:
+        with open(path, "rb") as file:
+            shutil.copyfileobj(file, sys.stdout.buffer)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would say it again at its end
+        raise Mistake("who was to receive the result has stopped reading") from None

@@ -1,0 +1,171 @@
+"""Which photographs are restored into what, and by which of many processes."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from prompt_mamba_cli.arguments import Mistake
+from prompt_mamba_cli.photographs import SUFFIXES, Job, Share, collect, share_of, suffix_by_content
+
+
+@pytest.fixture
+def album(tmp_path, monkeypatch):
+    """An album in the working directory."""
+    names = (
+        "2.png",
+        "10.png",
+        "a/1.jpg",
+        "a/b/2.JPG",
+        "a/b/notes.txt",
+        "a/.hidden/3.jpg",
+        "x/photo[1].png",
+        "x/.4.png",
+    )
+    for name in names:
+        path = tmp_path / "album" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "album"
+
+
+def _found(inputs, output="out", **how):
+    jobs, _ = collect(inputs, output, **how)
+    return {str(job.source): str(job.target) for job in jobs}
+
+
+def test_folders_are_mirrored(album):
+    assert _found(["album"]) == {
+        "album/2.png": "out/2.png",
+        "album/10.png": "out/10.png",
+        "album/a/1.jpg": "out/a/1.jpg",
+        "album/a/b/2.JPG": "out/a/b/2.JPG",
+        "album/x/photo[1].png": "out/x/photo[1].png",
+    }
+
+
+@pytest.mark.parametrize(
+    "pattern, expected",
+    [
+        ("album/*.png", {"album/2.png": "out/2.png", "album/10.png": "out/10.png"}),
+        ("album/**/*.jpg", {"album/a/1.jpg": "out/a/1.jpg"}),
+        ("album/**/*.[jJ][pP][gG]", {"album/a/1.jpg": "out/a/1.jpg", "album/a/b/2.JPG": "out/a/b/2.JPG"}),
+        ("album/?", {"album/a/1.jpg": "out/a/1.jpg", "album/a/b/2.JPG": "out/a/b/2.JPG",
+                     "album/x/photo[1].png": "out/x/photo[1].png"}),
+        ("*/x/*", {"album/x/photo[1].png": "out/album/x/photo[1].png"}),
+        ("album/x/photo[1].png", {"album/x/photo[1].png": "out/photo[1].png"}),  # it is the file's name
+    ],
+)  # fmt: skip
+def test_patterns(album, pattern, expected):
+    (album.parent / "out").mkdir()
+    assert _found([pattern]) == expected
+
+
+def test_no_result_leaves_the_output_folder(album):
+    (album.parent / "out").mkdir()
+    assert _found(["album/a/../*.png"]) == {"album/a/../2.png": "out/2.png", "album/a/../10.png": "out/10.png"}
+    with pytest.raises(Mistake, match=r"would both become 'out/2\.png'"):
+        collect(["album/*/../2.png"], "out")
+
+
+def test_several_inputs(album):
+    found = _found(["album/10.png", "album/x", "album/a/*.jpg", "album/10.png"])
+    assert found == {"album/10.png": "out/10.png", "album/a/1.jpg": "out/1.jpg",
+                     "album/x/photo[1].png": "out/photo[1].png"}  # fmt: skip
+    jobs, passed_over = collect(["album/2.png", "album/a/b/notes.txt"], "out")
+    assert len(jobs) == 1 and "notes.txt" in passed_over[0] and len(passed_over) == 1
+
+
+def test_a_pattern_for_one_file_may_name_its_result(album):
+    assert _found(["album/1*.png"], "better.png") == {"album/10.png": "better.png"}
+    assert _found(["album/1*.png"], "folder") == {"album/10.png": "folder/10.png"}
+
+
+def test_natural_order(album):
+    assert list(_found(["album/*.png"])) == ["album/2.png", "album/10.png"]
+
+
+@pytest.mark.parametrize("pattern", ["album", "album/**", "album/**/*.jpg", "*"])
+def test_results_of_an_earlier_run_are_no_input(album, pattern):
+    before = _found([pattern], "album/out")
+    for target in before.values():
+        path = album.parent / target
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    assert before and _found([pattern], "album/out") == before
+    assert _found(["album/out/**/*.jpg"], "album/out/again")  # unless they are asked for
+
+
+def test_comparisons_lie_beside_the_results(album):
+    jobs, _ = collect(["album"], "out", compare=True)
+    assert jobs[0].comparison.as_posix() == "out/2.png.compare.jpg"
+    (album / "2.png.compare.jpg").touch()
+    with pytest.raises(Mistake, match=r"would both become 'out/2\.png\.compare\.jpg'"):
+        collect(["album"], "out", compare=True)
+
+
+_TORCH = {"RANK": "2", "WORLD_SIZE": "4"}
+_SRUN = {"SLURM_PROCID": "1", "SLURM_NTASKS": "3"}
+_ARRAY = {"SLURM_ARRAY_TASK_ID": "5", "SLURM_ARRAY_TASK_COUNT": "3", "SLURM_ARRAY_TASK_MIN": "1",
+          "SLURM_ARRAY_TASK_MAX": "9"}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "environment, expected",
+    [
+        ({}, None),
+        ({"RANK": "0", "WORLD_SIZE": "1"}, None),
+        (_TORCH, (2, 4)),
+        (_SRUN, (1, 3)),
+        ({**_TORCH, **_SRUN}, (2, 4)),  # torchrun started by srun counts all processes
+        ({**_SRUN, "SLURM_JOB_ID": "7"}, None),  # a batch script, outside of srun
+        ({**_SRUN, "SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0"}, (1, 3)),
+        ({**_SRUN, "SLURM_JOB_ID": "7", "SLURM_STEPID": "0", "SLURM_STEP_NUM_TASKS": "2"}, (1, 2)),
+        ({"SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_COUNT": "4"}, (3, 4)),
+        (_ARRAY, (1, 3)),
+        ({**_ARRAY, "SLURM_ARRAY_TASK_ID": "9"}, (2, 3)),
+        ({**_ARRAY, **_TORCH}, (1 * 4 + 2, 12)),
+        ({**_ARRAY, "SLURM_ARRAY_TASK_COUNT": "1", "SLURM_ARRAY_TASK_MIN": "5", "SLURM_ARRAY_TASK_MAX": "5"}, None),
+    ],
+)
+def test_shares_by_environment(environment, expected):
+    share = share_of(None, environment)
+    assert (share and share[:2]) == expected
+    assert share_of("all", environment) is None
+    assert share_of("2/5", environment)[:2] == (1, 5)
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"RANK": "4", "WORLD_SIZE": "4"},
+        {"RANK": "-1", "WORLD_SIZE": "4"},
+        {"RANK": "x", "WORLD_SIZE": "4"},
+        {**_ARRAY, "SLURM_ARRAY_TASK_ID": "6"},
+        {**_ARRAY, "SLURM_ARRAY_TASK_MAX": "11"},  # 1,5,11, say
+        {**_ARRAY, "SLURM_ARRAY_TASK_MIN": "?"},
+    ],
+)
+def test_shares_that_make_no_sense(environment):
+    with pytest.raises(Mistake, match="--share"):
+        share_of(None, environment)
+
+
+@pytest.mark.parametrize("count", [1, 3, 7, 20])
+def test_shares_are_the_whole_and_have_nothing_in_common(count, tmp_path):
+    jobs = [Job(tmp_path / f"{i}.png", tmp_path / f"out/{i}.png") for i in range(11)]
+    parts = [Share(index, count, "").of(jobs) for index in range(count)]
+    assert sorted(itertools.chain(*parts)) == sorted(jobs)
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def test_formats_are_told_by_the_first_bytes(tmp_path):
+    from PIL import Image
+
+    for suffix in SUFFIXES:
+        Image.new("RGB", (4, 4)).save(tmp_path / f"a{suffix}")
+        found = suffix_by_content((tmp_path / f"a{suffix}").read_bytes()[:16])
+        assert found == {".jpeg": ".jpg", ".tiff": ".tif"}.get(suffix, suffix)
+    assert suffix_by_content(b"RIFF1234AVI ") is None and suffix_by_content(b"") is None
