@@ -218,6 +218,7 @@ class Restorer:
             from prompt_mamba_arch.text import TextEncoder  # transformers takes seconds to import
 
             self._text_encoder = TextEncoder()
+        prompt = prompt.encode("utf-8", "replace").decode()  # a terminal's bytes may be no text
         return self._text_encoder.encode([prompt]).to(self.device)
 
     def _restore_into(

@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import sys
 from collections.abc import Sequence
 
 __all__ = ["COMMANDS", "main"]
 
-COMMANDS = ("restore", "probe")
+COMMANDS = ("restore", "probe", "prompts")
 _BASICSR = {
     "train": "train as an option file says (BasicSR's flags: -opt FILE ...)",
     "test": "test as an option file says (BasicSR's flags: -opt FILE ...)",
@@ -29,6 +30,7 @@ _EXAMPLES = """examples:
   prompt-mamba restore -i holiday/ -o holiday_restored/ --model net_g_latest.pth
   prompt-mamba restore -i 'photos/**/*.jpg' -o restored/ --jobs 4 --skip-existing --compare --model net_g_latest.pth
   prompt-mamba probe -i clean/ -o probed/ --model net_g_latest.pth --crop 256 --limit 20 --per-kind
+  prompt-mamba prompts -i noisy/ -o prompts.jsonl --remove noise
   prompt-mamba train -opt options/train/PromptMamba/train_PromptMamba_tiny_phase1.yml
   prompt-mamba test -opt options/test/PromptMamba/test_PromptMamba_tiny.yml
 """
@@ -42,6 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from prompt_mamba_cli.arguments import Mistake
 
     argv = list(sys.argv[1:] if argv is None else argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: a file's name is no reason to stop
     try:
         if argv and argv[0] in _BASICSR:  # their flags are BasicSR's
             from prompt_mamba_arch import test, train

@@ -17,6 +17,7 @@ from prompt_mamba_cli.photographs import Job, check_targets, collect, share_of, 
 
 HELP = "restore a photograph, or many"
 _STREAM = "-"
+_SHOWN = 100  # characters of a prompt
 
 
 class _Voice:
@@ -117,7 +118,7 @@ def _restore(args: argparse.Namespace, jobs: Sequence[Job], voice: _Voice) -> in
         return _tell_plan(restorer, wanted, args, voice)
     start = time.monotonic()
     failed = _work(restorer, wanted, wish, args.jobs, single, voice)
-    request = ", then ".join(repr(text) if text.strip() else "whatever is wrong" for text in args.prompt or ())
+    request = ", then ".join(map(_quoted, args.prompt or ()))
     how = f"{restorer.device}; {request or 'no prompt, so whatever is wrong'}"
     if single:
         voice.tell(f"{str(wanted[0].source)!r} restored to {str(wanted[0].target)!r} ({how})")
@@ -127,6 +128,11 @@ def _restore(args: argparse.Namespace, jobs: Sequence[Job], voice: _Voice) -> in
     others = [f"{failed} failed"] * bool(failed) + [f"{skipped} were there already"] * bool(skipped)
     voice.tell("; ".join([done, *others]))
     return 1 if failed else 0
+
+
+def _quoted(prompt: str) -> str:
+    text = " ".join(prompt.split())
+    return repr(text if len(text) <= _SHOWN else text[:_SHOWN] + "…") if text else "whatever is wrong"
 
 
 def _images(number: int) -> str:

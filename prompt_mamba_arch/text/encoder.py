@@ -220,7 +220,8 @@ def _load_with_transformers(folder: Path, config: dict, device: torch.device) ->
     limit = min(_MAX_TOKENS, config.get("max_position_embeddings") or _MAX_TOKENS, tokenizer.model_max_length)
 
     def tokenize(prompts: list[str]) -> tuple[Tensor, Tensor, bool]:
-        was_cut = any(len(ids) > limit for ids in tokenizer(prompts)["input_ids"])
+        # not verbose: that the prompt is cut is said by the caller
+        was_cut = any(len(ids) > limit for ids in tokenizer(prompts, verbose=False)["input_ids"])
         tokens = tokenizer(prompts, padding=True, truncation=True, max_length=limit, return_tensors="pt")
         return tokens["input_ids"], tokens["attention_mask"], was_cut
 
