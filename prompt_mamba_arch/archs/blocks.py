@@ -247,6 +247,28 @@ class Block(nn.Module):
         return x + torch.bmm(hidden.flatten(1, 2), weight.transpose(1, 2)).view(x.shape)
 
 
+class DenseBlock(nn.Module):
+    """x + scale * convolution(SiLU(convolution(x))), 3x3 from all channels to all (EDSR, Lim et al. 2017).
+
+    Several times the arithmetic of the other blocks, but of the kind that processors are best at: on a CPU it takes
+    less time than they do where channels are few and pixels many. The prompt gates what is added, as in `Block`.
+    """
+
+    def __init__(self, channels: int, residual_scale: float, *, text_width: int | None):
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.scale = nn.Parameter(torch.full((channels,), float(residual_scale)))
+        self.text_gate = TextGate(text_width, channels) if text_width else None
+
+    def forward(self, x: torch.Tensor, text: torch.Tensor | None) -> torch.Tensor:
+        scale = self.scale
+        if self.text_gate is not None:
+            scale = (scale * self.text_gate(text))[:, None, None]  # (B, 1, 1, C)
+        y = self.conv2(F.silu(self.conv1(x.permute(0, 3, 1, 2))))
+        return x + (scale * y.permute(0, 2, 3, 1)).to(x.dtype)
+
+
 class TextAttention(nn.Module):
     """Pixels ask the prompt: cross-attention with a few tokens made of the embedding. (B, H, W, C) -> the same.
 

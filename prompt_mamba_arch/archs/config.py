@@ -17,7 +17,16 @@ _PLAIN = {"unshuffle": 1, "mixers": ["conv+scan"], "enc_blocks": [], "dec_blocks
 # name -> (arguments for upscale 1, arguments for upscale 2, 3 and 4)
 SIZES = {
     "tiny": (
-        {**_U_SHAPE, "dim": 32, "enc_blocks": [2, 2], "middle_blocks": 4, "dec_blocks": [2, 2], "text_width": 64},
+        # settled by scripts/benchmark/ablation.py on a CPU, where dense convolutions are the cheapest at the fine level
+        {
+            **_U_SHAPE,
+            "mixers": ["dense", "scan", "scan"],
+            "dim": 48,
+            "enc_blocks": [2, 1],
+            "middle_blocks": 2,
+            "dec_blocks": [1, 2],
+            "text_width": 64,
+        },
         {**_PLAIN, "dim": 48, "middle_blocks": 16, "text_width": 64},
     ),
     "small": (
@@ -84,5 +93,6 @@ def _check(config: dict) -> None:
     demand(ok, "dec_blocks", f"a list of {levels} whole numbers, one for each of enc_blocks")
     mixers = config["mixers"]
     ok = isinstance(mixers, list) and len(mixers) == levels + 1
-    ok = ok and all(re.fullmatch(r"(conv|scan)(\+(conv|scan))*", str(mixer)) for mixer in mixers)
-    demand(ok, "mixers", f"a list of {levels + 1} levels, finest first, each conv, scan or a cycle such as conv+scan")
+    ok = ok and all(re.fullmatch(r"(conv|scan|dense)(\+(conv|scan|dense))*", str(mixer)) for mixer in mixers)
+    kinds = "each dense, conv, scan or a cycle such as conv+scan"
+    demand(ok, "mixers", f"a list of {levels + 1} levels, finest first, {kinds}")

@@ -15,6 +15,7 @@ from prompt_mamba_arch.archs.blocks import (
     SCAN_WAYS,
     Block,
     ConvMixer,
+    DenseBlock,
     Down,
     ExpertFeedForward,
     FeedForward,
@@ -50,7 +51,8 @@ class PromptMamba(nn.Module):
         dim: channels of the first level.
         enc_blocks, middle_blocks, dec_blocks: blocks of each encoder level, of the coarsest level, of each decoder
             level (the coarser first; as many levels as `enc_blocks`).
-        mixers: for each level from the finest to the coarsest `conv`, `scan` or a cycle such as `conv+scan`.
+        mixers: for each level from the finest to the coarsest what its blocks are: `scan`, `conv` (depthwise
+            convolution and channel attention), `dense` (two full convolutions) or a cycle such as `conv+scan`.
         unshuffle: side of the square of pixels that makes one token of the first level.
         directions: 1, 2 or 4 scan directions a block; with fewer than four, blocks take turns.
         d_state: numbers that a channel of the scan remembers.
@@ -171,10 +173,13 @@ class PromptMamba(nn.Module):
                 width, ratio=c["ffn_ratio"], experts=c["num_experts"], text_width=text_width("text_route")
             )
 
-        return nn.ModuleList(
-            Block(width, mixer(kind), feed_forward(), c["residual_scale"], text_width=text_width("text_gate"))
-            for _, kind in zip(range(depth), itertools.cycle(kinds.split("+")))
-        )
+        def block(kind: str) -> nn.Module:
+            options = {"residual_scale": c["residual_scale"], "text_width": text_width("text_gate")}
+            if kind == "dense":
+                return DenseBlock(width, **options)
+            return Block(width, mixer(kind), feed_forward(), **options)
+
+        return nn.ModuleList(block(kind) for _, kind in zip(range(depth), itertools.cycle(kinds.split("+"))))
 
     def text_parameters(self) -> Iterator[str]:
         """Names of the parameters of the text path. At their start, none of them changes the output by a single bit."""

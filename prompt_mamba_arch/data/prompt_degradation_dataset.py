@@ -76,7 +76,7 @@ class PromptDegradationDataset(Dataset):
                 prompts that ask for the same kinds, and one of the bank's where the file has none.
             prompt_split (str): `train`, `val` or `test` phrasings of the bank; default as the phase.
             prompt_variety (int): the bank's wordings of one wish for one damage; default: no limit. Each new sentence
-                has to be embedded, which takes as long as half a step of a tiny network on a CPU; known ones cost nothing.
+                has to be embedded, which takes a few milliseconds on a CPU; known ones cost nothing.
             prompt_dropout (float): share of samples made blind; default 0.1 in training, 0 in validation.
             seed (int): another number, another validation set. Default 0.
 

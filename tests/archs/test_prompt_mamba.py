@@ -33,6 +33,7 @@ OPTIONS = {
     "coarse tokens": {"unshuffle": 3},
     "scans alone": {"mixers": ["scan", "scan"]},
     "convolutions alone": {"mixers": ["conv", "conv"]},
+    "dense convolutions": {"mixers": ["dense", "scan+dense"]},
     "three levels": {
         "enc_blocks": [1, 0],
         "middle_blocks": 1,
