@@ -21,7 +21,7 @@ from prompt_mamba_arch.metrics import targeted
 from prompt_mamba_arch.probe.cases import Case, cases_of, identity
 from prompt_mamba_arch.restore import Restorer
 
-__all__ = ["MEASURED", "Asked", "Probe", "probe"]
+__all__ = ["MEASURED", "Asked", "Probe", "Result", "labels_of", "network_digest", "probe"]
 
 MEASURED = "measured.jsonl"  # one line for each case and network, in the output folder
 _VERSION = 1  # another one where the same case would be measured otherwise
@@ -151,7 +151,7 @@ def probe(
 
 def _networks(models: Sequence[str | os.PathLike], device: str, tell: Callable[[str], None]) -> list[Asked]:
     asked: list[Asked] = []
-    labels = _labels([str(model) for model in models])
+    labels = labels_of([str(model) for model in models])
     for model, label in zip(models, labels):
         restorer = Restorer.from_pretrained(model, device)
         if restorer.upscale != 1:
@@ -166,11 +166,11 @@ def _networks(models: Sequence[str | os.PathLike], device: str, tell: Callable[[
                 tell(one_line(warning.message))
         else:
             tell(f"the network {label!r} takes no prompts; it is asked everything without")
-        asked.append(Asked(label, restorer, _digest(restorer.net), reads))
+        asked.append(Asked(label, restorer, network_digest(restorer.net), reads))
     return asked
 
 
-def _labels(models: Sequence[str]) -> list[str]:
+def labels_of(models: Sequence[str]) -> list[str]:
     """Short and different names for names and paths."""
     short = []
     for model in models:
@@ -186,7 +186,8 @@ def _labels(models: Sequence[str]) -> list[str]:
     return [name if short.count(name) == 1 else model for name, model in zip(short, models)]
 
 
-def _digest(net: torch.nn.Module) -> str:
+def network_digest(net: torch.nn.Module) -> str:
+    """A name for a network: of its arguments and all its weights."""
     digest = hashlib.sha256(json.dumps(getattr(net, "config", {}), sort_keys=True, default=str).encode())
     for name, tensor in sorted(net.state_dict().items()):
         digest.update(name.encode())
