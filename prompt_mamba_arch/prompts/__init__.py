@@ -1,6 +1,6 @@
 """Requests as people write them: a bank of phrases, and writers that make prompts from it or with a language model.
 
-The bank knows nothing of images and tensors. `prompt_mamba_arch.prompts.writers` and `…prompts.cli` make prompt files.
+The bank knows nothing of images and tensors. `prompt_mamba_arch.prompts.writers` and `…prompts.llm` make prompt files.
 """
 
 from __future__ import annotations
