@@ -38,7 +38,8 @@ _PATTERNS = {name: re.compile(rf"\b(?:{words})") for name, words in WORDS.items(
 _BLURS = ("defocus", "motion")
 _LEAVE = re.compile(
     r"\b(?:leave|keep|nothing|untouched|unchanged|unedited|alone|as[- ](?:it )?is\b|as it was|same|return|original|"
-    r"fine|like it (?:as|how|this)|(?:do not|don'?t|dont|never|not|no) (?:need|have|touch|chang|edit|alter|modif|fix|do\b))"
+    r"fine|like it (?:as|how|this)|"
+    r"(?:do not|don'?t|dont|never|not|no) (?:need|have|touch|chang|edit|alter|modif|fix|do\b))"
 )
 _LONGEST = 200  # characters
 
