@@ -9,8 +9,9 @@ target), SOTS_outdoor_sample (hazy, clear), CC15_part and PolyU_part (noisy, cle
 the card says so. What has been measured is kept in --work and not measured again.
 
 The record of the training is read from the .safetensors file's metadata `training`, or from --training: a JSON object
-with `data` (a text, or a list of objects such as {"name", "images", "licence", "source"}), `curve` (pairs of hours and
-dB), and whatever else is to be said, such as `hours` and `hardware`.
+with `data` (a text, or a list of objects such as {"name", "images", "licence", "source"}), `phases` (a list of {"name",
+"iterations", "hours", "validation"}, the last a list of [hours, iteration, dB]) or `curve` (a list of [hours, dB]), and
+whatever else is to be said, such as `hardware`. scripts/ship_weights.py writes such records.
 """
 
 from __future__ import annotations

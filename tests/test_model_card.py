@@ -22,7 +22,7 @@ from prompt_mamba_arch.data.degradations import matlab_downscale
 from prompt_mamba_arch.errors import UserError
 from prompt_mamba_arch.model_card import measure as measure_module
 from prompt_mamba_arch.model_card import sets
-from prompt_mamba_arch.model_card.card import curve_points, markdown, write_card
+from prompt_mamba_arch.model_card.card import curves, markdown, write_card
 from prompt_mamba_arch.model_card.evaluate import evaluate, references
 from prompt_mamba_arch.model_card.measure import PARTS, measure_all, training_record
 from prompt_mamba_arch.model_card.sets import SETS, Missing, psnr
@@ -267,9 +267,13 @@ def test_training_record(tmp_path, net, checkpoint):
     assert training_record(write({"other": "x"})) is None and training_record(str(checkpoint)) is None
     with pytest.raises(UserError, match="not a JSON object"):
         training_record(write({"training": "[1]"}))
-    assert curve_points({"curve": [{"hours": 1, "psnr": 25}]}) == [(1.0, 25.0)] and curve_points({}) == []
-    with pytest.raises(UserError, match="pairs of hours and dB"):
-        curve_points({"curve": [1, 2]})
+    assert curves(record) == {"training": [(1, 25), (2, 26)]} and curves({}) == {}
+    phases = [{"name": "one", "hours": 2, "validation": [[1, 500, 25.0]]}, {"name": "two", "hours": 1}]
+    phases.append({"name": "three", "hours": 1, "validation": [[0.5, 100, 26.0]]})
+    assert curves({"phases": phases}) == {"one": [(1, 25)], "three": [(3.5, 26)]}
+    for wrong in ({"curve": [1, 2]}, {"phases": [{"hours": 1}]}, {"phases": ["one"]}):
+        with pytest.raises(UserError, match="lists of"):
+            curves(wrong)
 
 
 def _line(**values):
@@ -315,7 +319,10 @@ def test_the_card_says_what_was_reached():
     assert "4 s (missed by 0.50 s), 1.5 GiB (reached)" in text and "38 % from its mean (bar: 5 %, missed)" in text
     assert "Not measured: jpeg (no folder LIVE1 there)." in lines
     assert "| CID22 | CC BY-SA 4.0 |" in lines and "| hardware | 2 cores |" in lines and "| hours | 9.5 |" in lines
-    assert "The last fifth of the hours brought +0.20 dB." in lines
+    assert "The last fifth of the hours of training brought +0.20 dB." in lines
+    runs = [{"name": "a", "iterations": 1500, "hours": 1.5}, {"name": "b", "iterations": 20, "hours": 0.25}]
+    told = markdown(found, {"phases": runs}, {}).splitlines()
+    assert "| a | 1,500 | 1.50 |" in told and "| together |  | 1.75 |" in told
     assert "1,017,388" in text and "# Model card: PromptMamba tiny" == lines[0] and "A trial" not in text
     text = markdown(found, None, {})
     assert "no record of its training" in text and "does not say what it was trained on" in text

@@ -12,7 +12,7 @@ from PIL import Image
 
 from prompt_mamba_arch.errors import UserError, replace_on_success
 
-__all__ = ["curve_points", "markdown", "write_card"]
+__all__ = ["curves", "markdown", "write_card"]
 
 _PICTURES = {"sheet.jpg": "model_card_examples.jpg", "failures.jpg": "model_card_failures.jpg"}
 _CURVE = "model_card_curve.svg"
@@ -79,11 +79,11 @@ def write_card(
                 image.save(path, quality=75, optimize=True)
             pictures[source.name] = Path(images, name).as_posix()
             written.append(folder / name)
-    points = curve_points(record or {})
-    if len(points) > 1:
+    lines = [line for line in curves(record or {}).values() if len(line) > 1]
+    if lines:
         folder.mkdir(parents=True, exist_ok=True)
         with replace_on_success(folder / _CURVE) as path:
-            path.write_text(_svg(points), encoding="utf-8")
+            path.write_text(_svg(lines), encoding="utf-8")
         pictures["curve"] = Path(images, _CURVE).as_posix()
         written.append(folder / _CURVE)
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -124,23 +124,27 @@ def _head(found: Mapping[str, Any], command: str) -> list[str]:
 # -- training
 
 
-def curve_points(record: Mapping[str, Any]) -> list[tuple[float, float]]:
-    """(hours, dB) of the record's `curve`: a list of pairs, or of mappings with `hours` and one other number.
+def curves(record: Mapping[str, Any]) -> dict[str, list[tuple[float, float]]]:
+    """Name -> (hours from the start of all, dB), from the record's `curve`, or from the `validation` of its `phases`.
+
+    These are lists of `[hours, …, dB]`.
 
     Raises:
         UserError: it is something else.
     """
-    points = []
-    for point in record.get("curve") or ():
-        try:
-            if isinstance(point, Mapping):
-                (value,) = [point[name] for name in ("psnr", "dB", "db", "value") if name in point][:1]
-                point = (point["hours"], value)
-            hours, value = point
-            points.append((float(hours), float(value)))
-        except (TypeError, ValueError, KeyError):
-            raise UserError(f"the training record's curve must hold pairs of hours and dB, not {point!r}") from None
-    return points
+    found, before = {}, 0.0
+    try:
+        if record.get("curve"):
+            found["training"] = [(float(point[0]), float(point[-1])) for point in record["curve"]]
+        for phase in record.get("phases") or ():
+            points = [(before + float(point[0]), float(point[-1])) for point in phase.get("validation") or ()]
+            found[str(phase["name"])] = points
+            before += float(phase["hours"])
+    except (TypeError, ValueError, KeyError, IndexError, AttributeError):
+        raise UserError(
+            "the training record's curves must be lists of [hours, dB], in phases with name and hours"
+        ) from None
+    return {name: points for name, points in found.items() if points}
 
 
 def _training(record: Mapping[str, Any] | None, pictures: Mapping[str, str]) -> list[str]:
@@ -149,29 +153,36 @@ def _training(record: Mapping[str, Any] | None, pictures: Mapping[str, str]) -> 
         return [*parts, "The file holds no record of its training."]
     lines = [["", ""], ["---", "---"]]
     for name, value in record.items():
-        if name not in ("data", "curve"):
+        if name not in ("data", "curve", "phases"):
             lines.append([name.replace("_", " "), value if isinstance(value, str) else json.dumps(value)])
     if len(lines) > 2:
         parts.append(_table(lines))
-    points = curve_points(record)
-    if points:
+    phases = record.get("phases") or ()
+    if phases:
+        rows = [[str(p["name"]), f"{p.get('iterations', 0):,}", f"{p['hours']:.2f}"] for p in phases]
+        total = sum(phase["hours"] for phase in phases)
+        parts.append(_table([["run", "iterations", "hours"], ["---"] * 3, *rows, ["together", "", f"{total:.2f}"]]))
+    found = curves(record)
+    if "curve" in pictures:
+        parts.append(f"![Quality against hours of training, one line for each run]({pictures['curve']})")
+    for name, points in found.items():
         shown = points if len(points) <= 12 else [points[round(i * (len(points) - 1) / 11)] for i in range(12)]
-        if "curve" in pictures:
-            parts.append(f"![Quality against hours of training]({pictures['curve']})")
-        rows = [["hours", *(f"{hours:.2f}" for hours, _ in shown)], ["---"] * (len(shown) + 1)]
+        rows = [[f"hours ({name})", *(f"{hours:.2f}" for hours, _ in shown)], ["---"] * (len(shown) + 1)]
         parts.append(_table([*rows, ["dB", *(f"{value:.2f}" for _, value in shown)]]))
-    if len(points) > 1 and points[-1][0] > 0:
-        late = [value for hours, value in points if hours <= 0.8 * points[-1][0]]
-        if late:
-            parts.append(f"The last fifth of the hours brought {points[-1][1] - late[-1]:+.2f} dB.")
+    for name, points in list(found.items())[-1:]:
+        first, end = points[0][0], points[-1][0]
+        late = [value for hours, value in points if hours <= first + 0.8 * (end - first)]
+        if end > first and late:
+            parts.append(f"The last fifth of the hours of {name} brought {points[-1][1] - late[-1]:+.2f} dB.")
     return parts
 
 
-def _svg(points: Sequence[tuple[float, float]]) -> str:
+def _svg(lines: Sequence[Sequence[tuple[float, float]]]) -> str:
     """Quality against hours."""
     width, height, left, bottom, edge = 640, 300, 60, 40, 15
-    low, high = min(value for _, value in points), max(value for _, value in points)
-    longest = max(hours for hours, _ in points) or 1.0
+    values = [value for line in lines for _, value in line]
+    low, high = min(values), max(values)
+    longest = max(hours for line in lines for hours, _ in line) or 1.0
     span = (high - low) or 1.0
 
     def x(hours: float) -> float:
@@ -180,7 +191,6 @@ def _svg(points: Sequence[tuple[float, float]]) -> str:
     def y(value: float) -> float:
         return height - bottom - (value - low) / span * (height - bottom - edge)
 
-    path = " ".join(f"{x(hours):.1f},{y(value):.1f}" for hours, value in points)
     words = [
         (x(0), height - 20, "0"),
         (x(longest) - 20, height - 20, f"{longest:.3g}"),
@@ -189,12 +199,20 @@ def _svg(points: Sequence[tuple[float, float]]) -> str:
         (4, y(low), f"{low:.2f}"),
         (4, (y(high) + y(low)) / 2, "dB"),
     ]
-    text = "\n".join(f'<text x="{a:.0f}" y="{b:.0f}">{word}</text>' for a, b, word in words)
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" '
-        f'font-size="12">\n<rect width="{width}" height="{height}" fill="white"/>\n'
-        f'<path d="M{left},{edge} V{height - bottom} H{width - edge}" fill="none" stroke="#999"/>\n'
-        f'<polyline points="{path}" fill="none" stroke="#1560bd" stroke-width="2"/>\n{text}\n</svg>\n'
+    drawn = [f'<text x="{a:.0f}" y="{b:.0f}">{word}</text>' for a, b, word in words]
+    for number, line in enumerate(lines):
+        path = " ".join(f"{x(hours):.1f},{y(value):.1f}" for hours, value in line)
+        colour = ("#1560bd", "#c04000", "#208020")[number % 3]
+        drawn.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
+    return "\n".join(
+        [
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" '
+            'font-size="12">',
+            f'<rect width="{width}" height="{height}" fill="white"/>',
+            f'<path d="M{left},{edge} V{height - bottom} H{width - edge}" fill="none" stroke="#999"/>',
+            *drawn,
+            "</svg>\n",
+        ]
     )
 
 
