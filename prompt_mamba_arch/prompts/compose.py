@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import random
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -17,6 +18,22 @@ _BLURS = ("defocus", "motion")
 _UNRELATED = (("chat", 0.3), ("traps", 0.15), ("edits", 0.35), ("effects", 0.2))
 _MISSPELT = 0.12  # of the keywords
 
+# frames are written for one thing: "{names} is fine"
+_AGREEING = ("{names}", "{gone}")
+_AGREEMENT = (
+    ("is ", "are "),
+    ("isn't", "aren't"),
+    ("doesn't", "don't"),
+    ("does", "do"),
+    ("needs", "need"),
+    ("belongs", "belong"),
+    ("annoys", "annoy"),
+    ("bothers", "bother"),
+    ("ruins", "ruin"),
+)
+_JOINED = re.compile(r", | & | (?:and|plus|as well as|along with) ")
+_TAIL = re.compile(r" (?:of|from|in|on|under|over|with|that) ")
+
 
 class Request(NamedTuple):
     """A request and what it means.
@@ -25,12 +42,14 @@ class Request(NamedTuple):
         remove: the kinds that it asks to remove; "sharpen it" asks for both blurs.
         keep: the kinds that it says shall stay.
         asks: "restoration", "nothing" (to leave all as it is) or "unrelated".
+        everything: it asks to remove whatever is wrong (but for `keep`), without naming it.
     """
 
     text: str
     remove: frozenset[str]
     keep: frozenset[str]
     asks: str
+    everything: bool = False
 
 
 class _Thing(NamedTuple):
@@ -245,7 +264,7 @@ class _Writer:
                 text = self._fill(self._draw(self.frames["plea"]), say=self._draw(phrases["say"]))
             else:
                 text = self._keyword(phrases)
-        return Request(self.put(text), frozenset(KINDS) - keep, keep, "restoration")
+        return Request(self.put(text), frozenset(KINDS) - keep, keep, "restoration", everything=True)
 
     def leave_alone(self, things: Sequence[_Thing], named: bool | None = None) -> str:
         phrases = self.bank["leave_alone"].phrases()
@@ -340,12 +359,23 @@ class _Writer:
     @staticmethod
     def _fill(frame: str, **parts: str) -> str:
         for slot, text in parts.items():
-            frame = frame.replace("{" + slot + "}", text)
+            slot = "{" + slot + "}"
+            if slot in _AGREEING and _is_plural(text):
+                for one, many in _AGREEMENT:
+                    frame = frame.replace(f"{slot} {one}", f"{slot} {many}")
+            frame = frame.replace(slot, text)
         return frame
 
 
 def _kinds(things: Iterable[_Thing]) -> frozenset[str]:
     return frozenset(kind for thing in things for kind in thing.kinds)
+
+
+def _is_plural(names: str) -> bool:
+    if _JOINED.search(names):
+        return True
+    head = _TAIL.split(names)[0]  # "the loss of details" is one, "the drops of rain" are many
+    return head.endswith("s") and not head.endswith(("ss", "us"))
 
 
 def _level(severity: float) -> str:

@@ -46,7 +46,7 @@ def test_requests_follow_from_the_generator_alone(split):
 
 # words that only a request about this kind would use
 WORDS = {
-    "noise": r"(?<!mosquito )nois|grain|speckl|specks|iso\b",
+    "noise": r"(?<!mosquito )(?<!compression )nois|grain|speckl|specks|iso\b",
     "rain": r"rain|drizzl|downpour|drops",
     "haze": r"haz|fog|mist(?!ak)|smog",
 }
