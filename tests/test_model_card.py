@@ -247,6 +247,18 @@ def test_what_is_missing_or_broken_is_left_out(folder, tmp_path, checkpoint, sma
     assert len(told) == 3 and told[0].startswith("noise is left out")
 
 
+def test_two_processes_can_share_the_work(tmp_path):
+    one, other = (measure_module._Kept(tmp_path / "work" / "results.json") for _ in range(2))
+    one["noise"] = 1
+    other["jpeg"] = 2
+    one["blur"] = 3
+    found = measure_module._Kept(tmp_path / "work" / "results.json")
+    assert (found["noise"], found["jpeg"], found["blur"]) == (1, 2, 3) and "rain" not in found
+    (tmp_path / "work" / "results.json").write_text("{")
+    with pytest.raises(UserError, match="is damaged"):
+        one["rain"] = 4
+
+
 def test_time_and_memory(checkpoint, monkeypatch):
     found = measure_speed(str(checkpoint), 0.004, 1, "cpu")
     assert (found["width"], found["height"]) == (80, 48) and found["seconds"] > 0

@@ -192,17 +192,21 @@ def _speed(model: str, megapixels: Sequence[float], device: str, kept: _Kept) ->
 
 
 class _Kept:
-    """A JSON file of what has been measured, written anew with each entry."""
+    """A JSON file of what has been measured. Each entry is added to what the file holds then, as another process may
+    measure other parts at the same time."""
 
     def __init__(self, path: Path):
         self.folder = path.parent
         self._path = path
+        self._found = self._read()
+
+    def _read(self) -> dict[str, Any]:
         try:
-            self._found = json.loads(path.read_text(encoding="utf-8"))
+            return json.loads(self._path.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            self._found = {}
+            return {}
         except ValueError:
-            raise UserError(f"{str(path)!r} is damaged; remove it, and all is measured again") from None
+            raise UserError(f"{str(self._path)!r} is damaged; remove it, and all is measured again") from None
 
     def __contains__(self, name: str) -> bool:
         return name in self._found
@@ -211,7 +215,7 @@ class _Kept:
         return self._found[name]
 
     def __setitem__(self, name: str, value: Any) -> None:
-        self._found[name] = value
+        self._found = {**self._read(), name: value}
         self.folder.mkdir(parents=True, exist_ok=True)
         with replace_on_success(self._path) as path:
             path.write_text(json.dumps(self._found, indent=1) + "\n", encoding="utf-8")
