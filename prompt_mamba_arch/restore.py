@@ -15,6 +15,7 @@ import torch
 from prompt_mamba_arch.checkpoint_files import load_network, shipped_models
 from prompt_mamba_arch.errors import UserError, one_line
 from prompt_mamba_arch.memory import free_memory, is_out_of_memory
+from prompt_mamba_arch.ops import available_backends
 from prompt_mamba_arch.tiling import restore_in_strips
 
 __all__ = ["Restorer", "shipped_models"]
@@ -22,9 +23,7 @@ __all__ = ["Restorer", "shipped_models"]
 MIN_TILE = 64  # pixels; below that there is more overlap than tile
 _OVERLAP = 48  # pixels that neighbouring tiles share
 _TRIAL = 16  # pixels a side
-# Peak memory of a forward pass without gradients / that of the input's first features, measured for PromptMamba and
-# rounded up generously; for a network that does not say how wide it is
-_FEATURE_COPIES, _UNKNOWN_WIDTH = 30, 180
+_UNKNOWN_WIDTH = 180  # numbers per pixel of the first features, for a network that does not say how wide they are
 
 
 class Restorer:
@@ -35,6 +34,7 @@ class Restorer:
         upscale: output pixels per input pixel, along each side.
         device: where it computes.
         phase: the training's phase that it comes from, if the file says so.
+        takes_prompts: whether it reads sentences.
         half: the half-precision type in which it computes, or None.
         memory_share: the part of the free memory that tiles of automatic size may take.
     """
@@ -63,10 +63,8 @@ class Restorer:
         windows = {getattr(module, "window_size", None) for module in net.modules()}
         needed = math.lcm(8, *(window for window in windows if type(window) is int and window > 0))
         self._multiple: int = getattr(net, "size_multiple", needed)
-        self._takes_prompts: bool = getattr(net, "has_text", False)
-        # numbers per pixel of the widest full-resolution features
-        unshuffle = config.get("unshuffle") or 1
-        self._width: float = config.get("dim", _UNKNOWN_WIDTH) / unshuffle**2
+        self.takes_prompts: bool = getattr(net, "has_text", False)
+        self._config = config
         self.memory_share = 0.5
         self._text_encoder = None
         self._warned = False
@@ -205,7 +203,7 @@ class Restorer:
         """
         if prompt is None or not prompt.strip():
             return None
-        if not self._takes_prompts:
+        if not self.takes_prompts:
             raise UserError(f"the network {self.name!r} takes no prompts; leave the prompt out")
         if self.phase == "pretrain" and not self._warned:
             self._warned = True
@@ -289,6 +287,21 @@ class Restorer:
                 return y[..., :height, :width]
         return self.net(*given)[..., :height, :width]  # where half precision overflows, in full
 
+    def bytes_per_pixel(self) -> float:
+        """Peak memory that a pass takes beside the image, over the pixels of the input: an upper estimate.
+
+        From the peaks of PromptMamba in passes over whole images, which are so many copies of the first features and
+        of the output, with and without the C++ kernels; and 1.3 times that for what was not tried.
+        """
+        config = self._config
+        width = config.get("dim", _UNKNOWN_WIDTH) / (config.get("unshuffle") or 1) ** 2
+        fine_scan = "scan" in (config.get("mixers") or ["scan"])[0]  # where there are most pixels
+        quick = self.device.type == "cpu" and "cpu" in available_backends()
+        copies = {(True, False): 11.2, (True, True): 13.9, (False, False): 14.1, (False, True): 27.5}[quick, fine_scan]
+        if fine_scan or not quick:
+            copies *= max(1, config.get("expand", 1), config.get("directions", 2) / 2)
+        return 1.3 * 4 * (copies * width + 5.4 * 3 * self.upscale**2)
+
     def tile_side(self, size: tuple[int, int], tile: str | int | None = "auto") -> int:
         """The side in pixels of the tiles that `restore` begins with, for an image of this height and width; at least
         the longer one if it begins with the whole image.
@@ -300,8 +313,7 @@ class Restorer:
         if tile is None or tile == "none":
             return whole
         if tile == "auto":
-            per_pixel = 4 * (self._width * _FEATURE_COPIES + 12 * self.upscale**2)  # bytes
-            affordable = int((self.memory_share * free_memory(self.device) / per_pixel) ** 0.5)
+            affordable = int((self.memory_share * free_memory(self.device) / self.bytes_per_pixel()) ** 0.5)
             if size[0] * size[1] <= affordable**2:
                 return whole
             return max(affordable // 64 * 64, MIN_TILE)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import tracemalloc
 
 import cv2
@@ -267,12 +270,36 @@ def test_auto_takes_tiles_only_where_memory_is_short(monkeypatch, restorer):
     image, seen = _image(200, 200), []
     restorer.restore(image, progress=lambda *at: seen.append(at))
     assert seen == [(1, 1)]
-    monkeypatch.setattr(restore, "free_memory", lambda device: 2 * 100**2 * 4 * (8 / 4 * 30 + 12))
+    monkeypatch.setattr(restore, "free_memory", lambda device: 2 * 100**2 * restorer.bytes_per_pixel())
     seen.clear()
     restorer.restore(image, progress=lambda *at: seen.append(at))
     assert len(seen) > 1
     monkeypatch.setattr(restore, "free_memory", lambda device: 0)
     assert restorer.restore(_image(70, 70)).shape == (70, 70, 3)
+
+
+@pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="needs Linux")
+def test_the_estimate_of_memory_holds():
+    """Above what a pass takes, and not by far: tiles neither exhaust memory nor are needlessly small."""
+    program = """
+import os, resource, torch
+from prompt_mamba_arch.archs.prompt_mamba_arch import PromptMamba
+from prompt_mamba_arch.restore import Restorer
+net = PromptMamba(dim=32, enc_blocks=[1], middle_blocks=1, dec_blocks=[1], mixers=["conv", "scan"])
+restorer = Restorer(net, device="cpu")
+x = torch.rand(1, 3, 768, 768)
+with open("/proc/self/clear_refs", "w") as file:
+    file.write("5")  # begins a new peak
+with open("/proc/self/statm") as file:
+    before = int(file.read().split()[1]) * resource.getpagesize()
+with torch.inference_mode():
+    net(x)
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
+print(restorer.bytes_per_pixel(), peak / 768**2)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    estimate, found = map(float, done.stdout.split())
+    assert found < estimate < 4 * found
 
 
 def test_a_containers_limit_is_heeded(tmp_path):

@@ -1,0 +1,180 @@
+"""Tiles against the whole image: what they change, what memory and time they take.
+
+    python scripts/benchmark/tiling.py [--model tiny] [-o report.md] [--tiles 128 256] [--megapixels 1 4 16]
+
+Difference: photographs that scikit-image ships are made noisy and restored in one piece and in tiles; both are compared
+with the photograph (dB), and with each other. The seam metric looks at the tiled result less the whole one: the mean
+step across the lines where a tile begins or ends to be seen, divided by the mean step across all other lines. 1 means
+that the tiles' borders cannot be told from other places.
+
+Memory and time: larger images, each restored in a process of its own, so that the peak of memory is its own. The image
+and its result (6 bytes a pixel) are left out of the peak: what is counted is what restoring takes beside them.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import resource
+import subprocess
+import sys
+import time
+
+import numpy as np
+from measure import Report, arguments, machine, table
+
+from prompt_mamba_arch.restore import _OVERLAP, Restorer
+from prompt_mamba_arch.tiling import tile_spans
+
+PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")
+SIGMA = 25  # of the noise, of 255
+
+
+def load(model: str) -> Restorer:
+    """A shipped network or a file; `random:SIZE` is one that has learned nothing, to try this program with."""
+    if not model.startswith("random:"):
+        return Restorer.from_pretrained(model, "cpu")
+    import torch
+
+    from prompt_mamba_arch.archs.prompt_mamba_arch import PromptMamba
+
+    torch.manual_seed(0)
+    net = PromptMamba(size=model.partition(":")[2])
+    with torch.no_grad():
+        net.outro.weight.mul_(20)  # or it would change nothing
+    return Restorer(net, name=model, device="cpu")
+
+
+def noisy(name: str) -> tuple[np.ndarray, np.ndarray]:
+    """A photograph, and with noise."""
+    from skimage import data
+
+    truth = getattr(data, name)()[..., :3]
+    noise = np.random.default_rng(0).normal(0, SIGMA, truth.shape)
+    return truth, (truth + noise).round().clip(0, 255).astype(np.uint8)
+
+
+def psnr(a: np.ndarray, b: np.ndarray) -> float:
+    error = np.square(a.astype(np.float64) - b).mean()
+    return math.inf if error == 0 else 10 * math.log10(255**2 / error)
+
+
+def seam(whole: np.ndarray, tiled: np.ndarray, tile: int, multiple: int) -> float:
+    """Mean step of (tiled - whole) across the lines where a tile begins or ends to be seen / across all other lines."""
+    difference = tiled.astype(np.float64) - whole
+    overlap = min(_OVERLAP, tile // 4)
+    at_seams, elsewhere = [], []
+    for axis in (0, 1):
+        steps = np.abs(np.diff(difference, axis=axis)).mean(axis=(1 - axis, 2))  # one for each line
+        spans = tile_spans(whole.shape[axis], tile, overlap, multiple)
+        lines = {edge for start, stop in spans for edge in (start, start + overlap // 4, stop - overlap // 4, stop)}
+        lines = {line - 1 for line in lines if 0 < line < whole.shape[axis]}
+        at_seams += [steps[line] for line in lines]
+        elsewhere += [step for line, step in enumerate(steps) if line not in lines]
+    return float(np.mean(at_seams) / max(np.mean(elsewhere), 1e-12)) if at_seams else math.nan
+
+
+def compare(restorer: Restorer, tiles: list[int], prompt: str | None) -> list[list[str]]:
+    rows = []
+    for name in PHOTOGRAPHS:
+        truth, image = noisy(name)
+        whole = restorer.restore(image, prompt, tile="none")
+        before, best = psnr(image, truth), psnr(whole, truth)
+        for tile in tiles:
+            tiled = restorer.restore(image, prompt, tile=tile)
+            worse, alike = f"{psnr(tiled, truth) - best:+.3f}", f"{psnr(tiled, whole):.1f}"
+            seams = f"{seam(whole, tiled, tile, restorer._multiple):.3f}"
+            rows.append([name, tile, f"{before:.2f}", f"{best:.3f}", worse, alike, seams])
+    return rows
+
+
+def large(megapixels: float) -> np.ndarray:
+    """A photograph, repeated in mirror images up to this size, sides 4 : 3; uint8."""
+    height = round(math.sqrt(megapixels * 1e6 * 3 / 4))
+    _, image = noisy("astronaut")
+    both = np.concatenate([image, image[:, ::-1]], axis=1)
+    both = np.concatenate([both, both[::-1]])
+    width = round(height * 4 / 3)
+    times = (-(-height // both.shape[0]), -(-width // both.shape[1]), 1)
+    return np.tile(both, times)[:height, :width]
+
+
+def peak_memory() -> int:
+    """Bytes, of this process."""
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def forget_peak() -> int:
+    """Begins a new peak where the system can (Linux), and returns what is in use; else the peak so far."""
+    try:
+        with open("/proc/self/clear_refs", "w", encoding="ascii") as file:
+            file.write("5")
+        with open("/proc/self/statm", encoding="ascii") as file:
+            return int(file.read().split()[1]) * resource.getpagesize()
+    except OSError:
+        return peak_memory()
+
+
+def measure_one(model: str, megapixels: float, tile: str | int, threads: int, prompt: str | None) -> dict:
+    import torch
+
+    torch.set_num_threads(threads)
+    restorer = load(model)
+    image = large(megapixels)
+    restorer.restore(image[:64, :64], prompt, tile="none")  # what is loaded and allocated once
+    before = forget_peak()
+    start = time.perf_counter()
+    restorer.restore(image, prompt, tile=tile)
+    taken = time.perf_counter() - start
+    peak = peak_memory() - before
+    height, width = image.shape[:2]
+    peak -= image.nbytes * restorer.upscale**2  # the result
+    return {"pixels": height * width, "size": f"{width} x {height}", "seconds": taken, "bytes": max(peak, 0)}
+
+
+def main() -> None:
+    parser = arguments(__doc__.split("\n")[0])
+    parser.add_argument("--model", default="tiny", help="a network of the size random:tiny has learned nothing")
+    parser.add_argument("--prompt", help="what to ask for (default: nothing)")
+    parser.add_argument(
+        "--tiles", type=int, nargs="+", default=[128, 256], help="sides to compare with the whole image"
+    )
+    parser.add_argument("--megapixels", type=float, nargs="*", default=[1, 4, 16, 64, 100])
+    parser.add_argument("--large-tiles", nargs="+", default=["512", "1024"], help="sides for the large images, or none")
+    parser.add_argument("--one", help="measure the first size with this tile only, and print JSON")
+    options = parser.parse_args()
+    if options.one:
+        tile = options.one if options.one == "none" else int(options.one)
+        print(json.dumps(measure_one(options.model, options.megapixels[0], tile, options.threads, options.prompt)))
+        return
+    report = Report(f"Tiles against the whole image, model {options.model}")
+    report.add(machine(options.threads))
+    header = ["photograph", "tile", "noisy, dB", "whole, dB", "tiled - whole, dB", "tiled against whole, dB", "seams"]
+    rows = compare(load(options.model), options.tiles, options.prompt)
+    report.add("## What tiles change\n", table(header, rows))
+    differences = [float(row[4]) for row in rows]
+    report.add(f"mean difference {np.mean(differences):+.3f} dB, worst {min(differences):+.3f} dB\n")
+    rows = []
+    for tile in options.large_tiles:
+        for megapixels in options.megapixels:
+            command = [sys.executable, __file__, "--one", tile, "--megapixels", str(megapixels)]
+            command += ["--threads", str(options.threads), "--model", options.model]
+            command += ["--prompt", options.prompt] if options.prompt else []
+            run = subprocess.run(command, capture_output=True, text=True, check=False)
+            if run.returncode:
+                said = (run.stderr.strip() or "killed, out of memory?").splitlines()[-1]
+                report.add(f"{megapixels} megapixels, tile {tile}: {said}\n")
+                continue
+            found = json.loads(run.stdout)
+            megapixels, seconds, peak = found["pixels"] / 1e6, found["seconds"], found["bytes"] / 2**20
+            row = [tile, found["size"], f"{megapixels:.1f}", f"{peak:.0f}", f"{seconds:.1f}"]
+            rows.append([*row, f"{seconds / megapixels:.2f}"])
+    if rows:
+        header = ["tile", "image", "megapixels", "peak memory, MB", "seconds", "seconds / megapixel"]
+        report.add(f"## Memory and time, {options.threads} thread(s)\n", table(header, rows))
+    report.save(options.output)
+
+
+if __name__ == "__main__":
+    main()
