@@ -337,7 +337,7 @@ def _speed(found: Mapping[str, Any]) -> list[str]:
     parts = ["## Time and memory", _table(lines)]
     threads = measured[0]["threads"]
     where = f"{measured[0]['device']}, {threads} thread{'s' * (threads != 1)}"
-    notes = [f"{where}; the best of three, each size in a process of its own."]
+    notes = [f"{where}; the best of three (above four megapixels, of one), each size in a process of its own."]
     one = min(measured, key=lambda m: abs(m["megapixels"] - 1))
     if abs(one["megapixels"] - 1) < 0.1:
         told = _reached([one["seconds"] - _SECONDS], "s")
