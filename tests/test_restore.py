@@ -174,7 +174,7 @@ def test_half_precision_changes_little(monkeypatch, net, restorer):
     expected = restorer.restore(image, "remove the noise")
     found = half.restore(image, "remove the noise")
     difference = abs(found.astype(int) - expected)
-    assert 0 < difference.mean() < 1 and difference.max() <= 8
+    assert 0 < difference.mean() < 1 and difference.max() <= 16  # of 255; bfloat16 has 8 bits
     monkeypatch.setattr(restore, "_half_type", lambda device: None)  # where nothing is gained, nothing is lost
     np.testing.assert_array_equal(Restorer(net, device="cpu", half=True).restore(image, "remove the noise"), expected)
 
