@@ -1,0 +1,25 @@
+"""Submissions to the NTIRE challenges: a network in one file of its own, its weights, its results."""
+
+from __future__ import annotations
+
+from prompt_mamba_arch.ntire.one_file import flatten
+from prompt_mamba_arch.ntire.results import write_results
+from prompt_mamba_arch.ntire.submission import (
+    TRACKS,
+    Track,
+    add_branch,
+    install_submission,
+    network_file,
+    write_submission,
+)
+
+__all__ = [
+    "TRACKS",
+    "Track",
+    "add_branch",
+    "flatten",
+    "install_submission",
+    "network_file",
+    "write_results",
+    "write_submission",
+]

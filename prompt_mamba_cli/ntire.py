@@ -1,0 +1,105 @@
+"""`prompt-mamba ntire`: what a team hands in to an NTIRE challenge."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+
+from prompt_mamba_cli.arguments import Mistake
+
+HELP = "write an NTIRE submission: the network in one file, its weights, the archive of results"
+
+_TRACKS = ("esr", "dn50")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--track", required=True, choices=_TRACKS, help="esr: efficient super-resolution x4; dn50: denoising, sigma 50"
+    )
+    parser.add_argument("--team", required=True, type=_team, metavar="N", help="the team's number, 1 to 99")
+    parser.add_argument("--name", required=True, help="the network's name: letters and digits")
+    parser.add_argument(
+        "--checkpoint",
+        required=True,
+        metavar="CKPT",
+        help="the trained network, .pth or .safetensors, or a run's folder",
+    )
+    parser.add_argument("--opt", metavar="YML", help="the option file that trained it, if the checkpoint does not say")
+    parser.add_argument("-o", "--output", required=True, metavar="FOLDER", help="receives the files")
+    parser.add_argument("-p", "--prompt", help="a request that the network shall always follow (default: none)")
+    parser.add_argument(
+        "--template",
+        metavar="FOLDER",
+        help="a clone of the organisers' repository: put the files and the branch there, too",
+    )
+    parser.add_argument(
+        "-i", "--input", metavar="FOLDER", help="the challenge's images: also write their results, for Codabench"
+    )
+    parser.add_argument("--extra-data", action="store_true", help="say in readme.txt that more data was trained on")
+    parser.add_argument("--description", default="", help="a line for readme.txt")
+    parser.add_argument("--device", default="auto", help="for the results: auto, cpu, cuda ... (default: auto)")
+
+
+def run(args: argparse.Namespace) -> int:
+    folder = Path(args.output).expanduser()
+    if folder.exists() and not folder.is_dir():
+        raise Mistake(f"{str(folder)!r} is a file; the submission goes into a folder")
+    template = None if args.template is None else Path(args.template).expanduser() / "test_demo.py"
+    if template is not None and not template.is_file():
+        raise Mistake(f"the organisers' repository {args.template!r} has no test_demo.py")
+    source = None if args.input is None else Path(args.input).expanduser()
+    if source is not None and not source.is_dir():
+        raise Mistake(f"no such folder: {args.input!r}")
+
+    from prompt_mamba_arch.checkpoint_files import load_network
+    from prompt_mamba_arch.ntire import install_submission, write_submission
+
+    net, _ = load_network(args.checkpoint, args.opt)
+    embedding = None
+    if args.prompt is not None and args.prompt.strip():
+        from prompt_mamba_arch.text import TextEncoder
+
+        embedding = TextEncoder().encode([args.prompt])[0]
+    written = write_submission(folder, args.track, args.team, args.name, net, embedding)
+    print(f"written to {str(folder)!r}: {', '.join(path.relative_to(folder).as_posix() for path in written)}")
+    if template is not None:
+        install_submission(folder, template.parent, args.team, args.name)
+        print(f"put into {args.template!r}: python test_demo.py --model_id {args.team} runs it")
+    if source is not None:
+        target = folder / f"{written[-1].stem}_results.zip"
+        seconds = _results(args, net, source, target)
+        print(f"results written to {str(target)!r}: {seconds:.3f} s for an image")
+    return 0
+
+
+def _results(args: argparse.Namespace, net, source: Path, target: Path) -> float:
+    from tqdm import tqdm
+
+    from prompt_mamba_arch.data import ImageSource
+    from prompt_mamba_arch.ntire import write_results
+    from prompt_mamba_arch.restore import Restorer
+
+    images = ImageSource(source, label="--input")
+    restorer = Restorer(net, name=args.checkpoint, device=args.device)
+    with tqdm(unit="image", total=len(images), disable=None) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.n = done
+            bar.refresh()
+
+        return write_results(
+            target,
+            restorer,
+            images,
+            prompt=args.prompt,
+            extra_data=args.extra_data,
+            description=args.description or f"{args.name}, a PromptMamba network",
+            progress=progress,
+        )
+
+
+def _team(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,2}", text) or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a number from 1 to 99, not {text!r}")
+    return int(text)

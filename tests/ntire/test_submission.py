@@ -1,0 +1,223 @@
+"""What a team hands in: that a harness like the organisers' takes it unchanged, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import zipfile
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from prompt_mamba_arch import cli
+from prompt_mamba_arch.archs.prompt_mamba_arch import PromptMamba
+from prompt_mamba_arch.data import ImageSource
+from prompt_mamba_arch.errors import UserError
+from prompt_mamba_arch.ntire import add_branch, write_results, write_submission
+from prompt_mamba_arch.restore import Restorer
+
+# In the manner of test_demo.py, from its documentation: one chain of branches on model_id that give the network, its
+# name and the range of its data; pictures are read as RGB, and what comes out is rounded and cut to 8 bits.
+HARNESS = """
+import argparse, glob, json, os, sys
+import cv2
+import numpy as np
+import torch
+
+
+class Blocked:
+    def find_spec(self, name, *_):
+        if name.partition(".")[0] in ("prompt_mamba_arch", "basicsr", "mamba_ssm"):
+            raise ModuleNotFoundError(name)
+
+
+sys.meta_path.insert(0, Blocked())
+
+
+def select_model(args, device):
+    model_id = args.model_id
+    if model_id == 0:
+        name, data_range = f"{model_id:02}_identity", 1.0
+        model = torch.nn.Identity()
+    elif model_id == 1:
+        pass
+    else:
+        raise NotImplementedError(f"Model {model_id} is not implemented.")
+
+    model.eval()
+    tile = None
+    for k, v in model.named_parameters():
+        v.requires_grad = False
+    model = model.to(device)
+    return model, name, data_range, tile
+
+
+def main(args):
+    model, name, data_range, tile = select_model(args, torch.device("cpu"))
+    folder = os.path.join(args.save_dir, name)
+    os.makedirs(folder)
+    for path in sorted(glob.glob(os.path.join(args.data_dir, "*.png"))):
+        image = np.ascontiguousarray(cv2.imread(path)[..., ::-1])
+        x = torch.from_numpy(image.transpose(2, 0, 1) / (255.0 / data_range)).float()[None]
+        y = model(x)[0].clamp(0, data_range).numpy().transpose(1, 2, 0) * 255.0 / data_range
+        cv2.imwrite(os.path.join(folder, os.path.basename(path)), y.round().astype(np.uint8)[..., ::-1])
+    counted = sum(p.numel() for p in model.parameters()), sum(isinstance(m, torch.nn.Conv2d) for m in model.modules())
+    with open("results.json", "w") as file:
+        json.dump({name: counted}, file)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    for name, kind in (("--data_dir", str), ("--save_dir", str), ("--model_id", int)):
+        parser.add_argument(name, type=kind)
+    main(parser.parse_args())
+"""
+
+
+def network(**config):
+    torch.manual_seed(0)
+    net = PromptMamba(dim=8, middle_blocks=2, text_width=8, **config).eval()
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.add_(0.03 * torch.randn_like(parameter))
+    return net
+
+
+@pytest.fixture
+def low(tmp_path, photos):
+    """Two small pictures, named as the challenge's are; the names say nothing of each other's order."""
+    folder = tmp_path / "low"
+    folder.mkdir()
+    for name, photo, size in (("0901x4", "coffee", (20, 30)), ("0902x4", "chelsea", (25, 17))):
+        cv2.imwrite(str(folder / f"{name}.png"), photos[photo][: size[0], : size[1], ::-1])
+    return folder
+
+
+@pytest.fixture
+def run(capfd):
+    """`prompt-mamba ntire` -> (stdout, stderr)."""
+
+    def run(*arguments, code=0):
+        try:
+            found = cli.main(["ntire", *map(str, arguments)])
+        except SystemExit as error:
+            found = error.code
+        out, err = capfd.readouterr()
+        assert found == code and "Traceback" not in err, err
+        return out, err
+
+    return run
+
+
+def save(net, path):
+    torch.save({"params": net.state_dict(), "network_g": {"type": "PromptMamba", **net.config}}, path)
+    return path
+
+
+@pytest.mark.parametrize(("track", "prompt"), [("esr", None), ("dn50", "remove the noise")])
+def test_the_organisers_harness_takes_it_unchanged(tmp_path, run, low, track, prompt):
+    net = network(upscale=4) if track == "esr" else network(enc_blocks=[1], dec_blocks=[1], mixers=["conv", "scan"])
+    template, out = tmp_path / "organisers", tmp_path / "out"
+    template.mkdir()
+    (template / "test_demo.py").write_text(HARNESS)
+    arguments = ["--track", track, "--team", 7, "--name", "PromptMamba", "--checkpoint", save(net, tmp_path / "n.pth")]
+    arguments += ["-o", out, "--template", template, "-i", low, "--device", "cpu", "--extra-data"]
+    told, _ = run(*arguments, *(["-p", prompt] if prompt else []))
+    assert "team07_PromptMamba.zip" in told and "results written" in told
+
+    # from the archive, as it is sent, in place of what --template has put there
+    with zipfile.ZipFile(out / "team07_PromptMamba.zip") as archive:
+        assert sorted(archive.namelist()) == [
+            "README.txt", "model_zoo/team07_promptmamba.pth", "models/team07_PromptMamba.py", "select_model.txt"
+        ]  # fmt: skip
+        for place in ("models/team07_PromptMamba.py", "model_zoo/team07_promptmamba.pth"):
+            assert (template / place).read_bytes() == archive.read(place)
+    done = subprocess.run(
+        [sys.executable, "test_demo.py", "--data_dir", str(low), "--save_dir", "results", "--model_id", "7"],
+        cwd=template, env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    parameters = sum(parameter.numel() for parameter in net.parameters())
+    assert json.loads((template / "results.json").read_text())["07_PromptMamba"][0] == parameters
+
+    restorer = Restorer(net, device="cpu")
+    with zipfile.ZipFile(out / "team07_PromptMamba_results.zip") as archive:
+        assert sorted(archive.namelist()) == ["0901x4.png", "0902x4.png", "readme.txt"]
+        for name in ("0901x4.png", "0902x4.png"):
+            expected = restorer.restore(cv2.imread(str(low / name))[..., ::-1].copy(), prompt).astype(int)
+            theirs = cv2.imread(str(template / "results" / "07_PromptMamba" / name))[..., ::-1]
+            sent = cv2.imdecode(np.frombuffer(archive.read(name), np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+            assert (sent == expected).all() and abs(theirs - expected).max() <= 1
+            assert expected.std() > 5  # no black picture
+        lines = archive.read("readme.txt").decode().splitlines()
+    assert [line.partition(" : ")[0] for line in lines] == [
+        "runtime per image [s]", "CPU[1] / GPU[0]", "Extra Data [1] / No Extra Data [0]", "Other description"
+    ]  # fmt: skip
+    assert float(lines[0].partition(" : ")[2]) > 0 and lines[1].endswith(": 1") and lines[2].endswith(": 1")
+
+    _, err = run(*arguments, code=2)  # a second branch for the team
+    assert "already" in err and (template / "test_demo.py").read_text().count("model_id == 7") == 1
+
+
+def test_the_branch_goes_before_the_last_else():
+    branch = "    elif model_id == 9:\n        model = 9\n"
+    changed = add_branch(HARNESS, branch)
+    assert changed.replace(branch, "") == HARNESS and changed.index("== 1:") < changed.index("== 9:")
+    names: dict = {}
+    one = "def select_model(args, device):\n    if model_id == 0:\n        return 0\n    return 5\n"
+    exec(add_branch(one, "    elif model_id == 9:\n        return 9\n"), names)
+    names["model_id"] = 9
+    assert names["select_model"](None, None) == 9
+    for source in ("", "def select_model(args, device):\n    return 1\n"):
+        with pytest.raises(UserError, match="select_model"):
+            add_branch(source, branch)
+
+
+@pytest.mark.parametrize(
+    ("net", "track", "said"),
+    [
+        ({}, "esr", "upscale 4"),
+        ({"upscale": 4}, "dn50", "upscale 1"),
+        ({"upscale": 4, "in_chans": 1, "out_chans": 1}, "esr", "RGB"),
+    ],
+)
+def test_a_network_of_another_track_is_refused(tmp_path, net, track, said):
+    with pytest.raises(UserError, match=said):
+        write_submission(tmp_path / "out", track, 1, "Net", network(**net))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--team", "0"), "--team"),
+        (("--team", "100"), "--team"),
+        (("--track", "sr"), "--track"),
+        (("--name", "my net"), "letters and digits"),
+        (("--checkpoint", "/no/such.pth"), "/no/such.pth"),
+        (("--input", "/no/such"), "/no/such"),
+        (("--template", "/no/such"), "test_demo.py"),
+    ],
+)
+def test_mistakes_are_one_line(tmp_path, run, arguments, said):
+    path = save(network(upscale=4), tmp_path / "n.pth")
+    usual = ["--track", "esr", "--team", "1", "--name", "Net", "--checkpoint", path, "-o", tmp_path / "out"]
+    out, err = run(*usual, *arguments, code=2)
+    assert out == "" and len(err.splitlines()) == 1 and said in err, err
+    assert not (tmp_path / "out").exists()
+
+
+def test_results_that_could_not_be_scored(tmp_path, low):
+    restorer = Restorer(network(upscale=4), device="cpu")
+    (low / "deep").mkdir()
+    cv2.imwrite(str(low / "deep" / "0903x4.png"), np.zeros((8, 8, 3), np.uint16))
+    with pytest.raises(UserError, match="8 bits"):
+        write_results(tmp_path / "r.zip", restorer, ImageSource(low))
+    (low / "deep" / "0903x4.png").rename(low / "deep" / "0901x4.png")
+    with pytest.raises(UserError, match="same name"):
+        write_results(tmp_path / "r.zip", restorer, ImageSource(low))
+    assert not (tmp_path / "r.zip").exists() and not list(tmp_path.glob(".r*"))
