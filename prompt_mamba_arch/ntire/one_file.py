@@ -50,7 +50,8 @@ def flatten(
 
     Args:
         module: "package.module", where `name` is defined.
-        replace: definitions ("package.module.name") that others shall stand in for.
+        replace: definitions ("package.module.name") that others shall stand in for; so, too, for functions of other
+            packages where they are used as `module.name`.
         reserved: names that nothing in the file may have.
 
     Returns:
@@ -97,14 +98,24 @@ class _Flattener:
         uses = self._needed[symbol] = []
         module = self._module(symbol.module)
         for use in _uses(module.stripped(symbol.name)):
-            if len(use.path) > 1 and not isinstance(self._lookup(symbol.module, use.path[0]), str):
-                use = use._replace(node=use.node.value, path=use.path[:1])  # an attribute of what is no module
-            found = self._resolve(symbol.module, use.path)
+            found = self._replaced(symbol.module, use.path)
+            if found is None:
+                if len(use.path) > 1 and not isinstance(self._lookup(symbol.module, use.path[0]), str):
+                    use = use._replace(node=use.node.value, path=use.path[:1])  # an attribute of what is no module
+                found = self._resolve(symbol.module, use.path)
             if isinstance(found, External):
                 self._externals.add(found)
             elif found is not None:
                 uses.append((use, found))
                 self._need(found)
+
+    def _replaced(self, module: str, path: tuple[str, ...]) -> Symbol | None:
+        """What stands in for a function of a module from elsewhere, as `F.softmax`."""
+        outside = self._lookup(module, path[0]) if len(path) > 1 else None
+        if not isinstance(outside, External):
+            return None
+        whole = outside.source if outside.name is None else f"{outside.source}.{outside.name}"
+        return self._replace.get(Symbol(whole, path[1]))
 
     def _resolve(self, module: str, path: tuple[str, ...]) -> Symbol | External | None:
         """What a path means in a module; None for Python's own names."""

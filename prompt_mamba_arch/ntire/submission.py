@@ -40,7 +40,8 @@ TRACKS = {
 }
 
 _STANDALONE = {
-    "prompt_mamba_arch.ops.interface.selective_scan_2d": "prompt_mamba_arch.ntire.standalone_scan.selective_scan_2d"
+    "prompt_mamba_arch.ops.interface.selective_scan_2d": "prompt_mamba_arch.ntire.standalone.selective_scan_2d",
+    "torch.nn.functional.scaled_dot_product_attention": "prompt_mamba_arch.ntire.standalone.attention",
 }
 _NETWORK = '''
 class {name}({base}):

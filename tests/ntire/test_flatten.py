@@ -100,7 +100,7 @@ def test_only_torch_and_python_are_imported():
     assert {name for name in imported if name.partition(".")[0] not in sys.stdlib_module_names} == {
         "torch", "torch.nn.functional", "torch.utils.checkpoint"
     } if sys.version_info >= (3, 10) else True  # fmt: skip
-    assert "REGISTRY" not in source and "ctypes" not in imported
+    assert "REGISTRY" not in source and "F.scaled_dot" not in source and "ctypes" not in imported
 
 
 def test_with_a_prompt(tmp_path):
@@ -213,6 +213,16 @@ def test_scopes_are_pythons(package):
     source, called = flatten(f"{name}.a", "Thing")
     thing = run(source)[called]()
     assert thing.outer() == 7 and thing.inner() == [8, 1] and thing.lambdas() == (7, 7) and thing.text() == "7 [8]"
+
+
+def test_others_stand_in(package):
+    name = package(
+        a="import math as m\nfrom PACKAGE import b\n\n\ndef f(x):\n    return m.floor(x) + m.ceil(x) + b.g(x)\n",
+        b="def g(x):\n    return 10 * x\n",
+        c="def ceil(x):\n    return 1000\n\n\ndef g(x):\n    return 100 * x\n",
+    )
+    source, called = flatten(f"{name}.a", "f", {"math.ceil": f"{name}.c.ceil", f"{name}.b.g": f"{name}.c.g"})
+    assert run(source)[called](1.5) == 1 + 1000 + 150
 
 
 @pytest.mark.parametrize(

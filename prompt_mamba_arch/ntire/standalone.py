@@ -1,4 +1,7 @@
-"""The scan for a file that stands alone: always in plain PyTorch, on any device."""
+"""What a file that stands alone has in the place of faster code: plain PyTorch, for any device and old versions.
+
+The organisers' environments have torch 1.13.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import torch
 
 from prompt_mamba_arch.ops import compose, torch_scan
 
-__all__ = ["selective_scan_2d"]
+__all__ = ["attention", "selective_scan_2d"]
 
 
 def selective_scan_2d(
@@ -40,3 +43,8 @@ def selective_scan_2d(
 
 def _sequence(*arguments) -> tuple[torch.Tensor, torch.Tensor]:
     return compose.sequence_scan(torch_scan.scan, *arguments)
+
+
+def attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """`scaled_dot_product_attention`, which torch 2.0 brought: (..., L, C), (..., S, C), (..., S, V) -> (..., L, V)."""
+    return (query @ key.transpose(-2, -1) * query.shape[-1] ** -0.5).softmax(dim=-1) @ value
