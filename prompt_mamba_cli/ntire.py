@@ -10,13 +10,15 @@ from prompt_mamba_cli.arguments import Mistake
 
 HELP = "write an NTIRE submission: the network in one file, its weights, the archive of results"
 
-_TRACKS = ("esr", "dn50")
+# track -> the organisers' script, as in prompt_mamba_arch.ntire
+_TRACKS = {"esr": "test_demo.py", "sr_x4": "test.py", "dn50": "test_demo.py"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--track", required=True, choices=_TRACKS, help="esr: efficient super-resolution x4; dn50: denoising, sigma 50"
-    )
+        "--track", required=True, choices=tuple(_TRACKS),
+        help="esr: efficient super-resolution x4; sr_x4: super-resolution x4; dn50: denoising, sigma 50",
+    )  # fmt: skip
     parser.add_argument("--team", required=True, type=_team, metavar="N", help="the team's number, 1 to 99")
     parser.add_argument("--name", required=True, help="the network's name: letters and digits")
     parser.add_argument(
@@ -45,9 +47,10 @@ def run(args: argparse.Namespace) -> int:
     folder = Path(args.output).expanduser()
     if folder.exists() and not folder.is_dir():
         raise Mistake(f"{str(folder)!r} is a file; the submission goes into a folder")
-    template = None if args.template is None else Path(args.template).expanduser() / "test_demo.py"
-    if template is not None and not template.is_file():
-        raise Mistake(f"the organisers' repository {args.template!r} has no test_demo.py")
+    script = _TRACKS[args.track]
+    template = None if args.template is None else Path(args.template).expanduser()
+    if template is not None and not (template / script).is_file():
+        raise Mistake(f"the organisers' repository {args.template!r} has no {script}")
     source = None if args.input is None else Path(args.input).expanduser()
     if source is not None and not source.is_dir():
         raise Mistake(f"no such folder: {args.input!r}")
@@ -64,8 +67,8 @@ def run(args: argparse.Namespace) -> int:
     written = write_submission(folder, args.track, args.team, args.name, net, embedding)
     print(f"written to {str(folder)!r}: {', '.join(path.relative_to(folder).as_posix() for path in written)}")
     if template is not None:
-        install_submission(folder, template.parent, args.team, args.name)
-        print(f"put into {args.template!r}: python test_demo.py --model_id {args.team} runs it")
+        install_submission(written[-1], template, args.track)
+        print(f"put into {args.template!r}: python {script} --model_id {args.team} runs it")
     if source is not None:
         target = folder / f"{written[-1].stem}_results.zip"
         seconds = _results(args, net, source, target)

@@ -134,7 +134,7 @@ def test_the_organisers_harness_takes_it_unchanged(tmp_path, run, low, track, pr
         assert sorted(archive.namelist()) == [
             "README.txt", "model_zoo/team07_promptmamba.pth", "models/team07_PromptMamba.py", "select_model.txt"
         ]  # fmt: skip
-        for place in ("models/team07_PromptMamba.py", "model_zoo/team07_promptmamba.pth"):
+        for place in archive.namelist()[-2:]:
             assert (template / place).read_bytes() == archive.read(place)
     done = subprocess.run(
         [sys.executable, "test_demo.py", "--data_dir", str(low), "--save_dir", "results", "--model_id", "7"],
@@ -159,8 +159,37 @@ def test_the_organisers_harness_takes_it_unchanged(tmp_path, run, low, track, pr
     ]  # fmt: skip
     assert float(lines[0].partition(" : ")[2]) > 0 and lines[1].endswith(": 1") and lines[2].endswith(": 1")
 
-    _, err = run(*arguments, code=2)  # a second branch for the team
+    _, err = run(*arguments, code=2)  # no second branch for the team
     assert "already" in err and (template / "test_demo.py").read_text().count("model_id == 7") == 1
+
+
+def test_a_function_for_a_folder(tmp_path, run, low):
+    """Track sr_x4: its branch gives a function, which gets folders."""
+    net, template = network(upscale=4), tmp_path / "organisers"
+    template.mkdir()
+    (template / "test.py").write_text(
+        "import os\n\n\ndef select_model(args, device):\n    model_id = args.model_id\n    if model_id == 0:\n"
+        "        pass\n    else:\n        raise NotImplementedError\n\n    return model_func, model_path, name\n"
+    )
+    run(
+        *("--track", "sr_x4", "--team", "12", "--name", "Net", "--checkpoint", save(net, tmp_path / "n.pth")),
+        *("-o", tmp_path / "out", "--template", template),
+    )
+    program = (
+        "import argparse, torch\nfrom test import select_model\n"
+        "function, weights, name = select_model(argparse.Namespace(model_id=12), None)\n"
+        f"function(model_dir=weights, input_path={str(low)!r}, output_path='sr/' + name, device=torch.device('cpu'))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", HARNESS.partition("def select_model")[0] + program],
+        cwd=template, env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    restorer = Restorer(net, device="cpu")
+    for name in ("0901x4.png", "0902x4.png"):
+        expected = restorer.restore(cv2.imread(str(low / name))[..., ::-1].copy()).astype(int)
+        found = cv2.imread(str(template / "sr" / "12_Net" / name))[..., ::-1]
+        assert found.shape == expected.shape and abs(found - expected).max() <= 1
 
 
 def test_the_branch_goes_before_the_last_else():
@@ -196,7 +225,7 @@ def test_a_network_of_another_track_is_refused(tmp_path, net, track, said):
     [
         (("--team", "0"), "--team"),
         (("--team", "100"), "--team"),
-        (("--track", "sr"), "--track"),
+        (("--track", "sr_x2"), "--track"),
         (("--name", "my net"), "letters and digits"),
         (("--checkpoint", "/no/such.pth"), "/no/such.pth"),
         (("--input", "/no/such"), "/no/such"),
