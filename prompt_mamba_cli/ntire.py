@@ -38,9 +38,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-i", "--input", metavar="FOLDER", help="the challenge's images: also write their results, for Codabench"
     )
+    parser.add_argument("--target", metavar="FOLDER", help="what the results should be: also tell PSNR")
+    parser.add_argument(
+        "--measure", action="store_true",
+        help="tell parameters, operations, activations and time for 256 x 256 pixels, and the score of esr",
+    )  # fmt: skip
     parser.add_argument("--extra-data", action="store_true", help="say in readme.txt that more data was trained on")
     parser.add_argument("--description", default="", help="a line for readme.txt")
-    parser.add_argument("--device", default="auto", help="for the results: auto, cpu, cuda ... (default: auto)")
+    parser.add_argument("--device", default="auto", help="for results and times: auto, cpu, cuda ... (default: auto)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -55,6 +60,11 @@ def run(args: argparse.Namespace) -> int:
     if source is not None and not source.is_dir():
         raise Mistake(f"no such folder: {args.input!r}")
 
+    if args.target is not None and source is None:
+        raise Mistake("--target is for the results of --input")
+    if args.target is not None and not Path(args.target).expanduser().is_dir():
+        raise Mistake(f"no such folder: {args.target!r}")
+
     from prompt_mamba_arch.checkpoint_files import load_network
     from prompt_mamba_arch.ntire import install_submission, write_submission
 
@@ -65,15 +75,58 @@ def run(args: argparse.Namespace) -> int:
 
         embedding = TextEncoder().encode([args.prompt])[0]
     written = write_submission(folder, args.track, args.team, args.name, net, embedding)
-    print(f"written to {str(folder)!r}: {', '.join(path.relative_to(folder).as_posix() for path in written)}")
+    print(f"written to {str(folder)!r}: {', '.join(path.relative_to(folder).as_posix() for path in written.files)}")
     if template is not None:
-        install_submission(written[-1], template, args.track)
+        install_submission(written.archive, template, args.track)
         print(f"put into {args.template!r}: python {script} --model_id {args.team} runs it")
     if source is not None:
-        target = folder / f"{written[-1].stem}_results.zip"
-        seconds = _results(args, net, source, target)
-        print(f"results written to {str(target)!r}: {seconds:.3f} s for an image")
+        target = folder / f"{written.archive.stem}_results.zip"
+        results = _results(args, net, source, target)
+        line = f"results written to {str(target)!r}: {results.seconds:.3f} s for an image"
+        print(line if results.psnr is None else f"{line}, PSNR {results.psnr:.2f} dB")
+    if args.measure:
+        _tell_measures(args, written.network)
     return 0
+
+
+def _tell_measures(args: argparse.Namespace, path: Path) -> None:
+    """Of the file that is handed in: its scan is the one that the organisers will run."""
+    import torch
+    from tqdm import tqdm
+
+    from prompt_mamba_arch.ntire import esr_score, load_network_file, measure
+
+    device = ("cuda" if torch.cuda.is_available() else "cpu") if args.device == "auto" else args.device
+    with tqdm(unit="pass", disable=None, leave=False) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total, bar.n = total, done
+            bar.refresh()
+
+        found = measure(load_network_file(path), device=device, progress=progress)
+    lines = [
+        ("parameters", f"{found.parameters / 1e6:.4f} M"),
+        ("products", f"{found.products / 1e9:.4f} G, convolutions and matrix products"),
+        ("scans", f"{found.scans / 1e9:.4f} G, which fvcore does not count"),
+        ("fvcore", "not installed" if found.fvcore is None else f"{found.fvcore / 1e9:.4f} G"),
+        ("activations", f"{found.activations / 1e6:.4f} M, of {found.convolutions} convolutions"),
+        ("runtime", f"{found.seconds * 1e3:.2f} ms on {device}, mean of five"),
+    ]
+    if found.memory is not None:
+        lines.append(("memory", f"{found.memory / 2**20:.1f} MiB"))
+    if args.track == "esr":
+        flops = found.products if found.fvcore is None else found.fvcore
+        for year in (2025, 2026):
+            score = esr_score(year, found.seconds * 1e3, flops / 1e9, found.parameters / 1e6)
+            line = (
+                f"{score.flops:.4g} for fvcore's count, {score.parameters:.4g} for parameters; the baseline has 7.389"
+            )
+            if found.memory is not None:  # a GPU
+                line = f"{score.final:.4g} with this runtime (the organisers' is on a RTX A6000): {line}"
+            lines.append((f"score {year}", line))
+    print(f"for {found.size} x {found.size} pixels:")
+    for name, text in lines:
+        print(f"  {name:<12} {text}")
 
 
 def _results(args: argparse.Namespace, net, source: Path, target: Path) -> float:
@@ -84,6 +137,7 @@ def _results(args: argparse.Namespace, net, source: Path, target: Path) -> float
     from prompt_mamba_arch.restore import Restorer
 
     images = ImageSource(source, label="--input")
+    targets = None if args.target is None else ImageSource(Path(args.target).expanduser(), label="--target")
     restorer = Restorer(net, name=args.checkpoint, device=args.device)
     with tqdm(unit="image", total=len(images), disable=None) as bar:
 
@@ -98,6 +152,8 @@ def _results(args: argparse.Namespace, net, source: Path, target: Path) -> float
             prompt=args.prompt,
             extra_data=args.extra_data,
             description=args.description or f"{args.name}, a PromptMamba network",
+            targets=targets,
+            luma=args.track == "sr_x4",
             progress=progress,
         )
 

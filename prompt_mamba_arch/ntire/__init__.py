@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from prompt_mamba_arch.ntire.measures import esr_score, load_network_file, measure
 from prompt_mamba_arch.ntire.one_file import flatten
 from prompt_mamba_arch.ntire.results import write_results
 from prompt_mamba_arch.ntire.submission import (
@@ -17,8 +18,11 @@ __all__ = [
     "TRACKS",
     "Track",
     "add_branch",
+    "esr_score",
     "flatten",
     "install_submission",
+    "load_network_file",
+    "measure",
     "network_file",
     "write_results",
     "write_submission",

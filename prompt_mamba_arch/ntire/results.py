@@ -7,22 +7,33 @@ import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 import torch
+from basicsr.metrics import calculate_psnr
 
 from prompt_mamba_arch.data.image_source import ImageSource
 from prompt_mamba_arch.errors import UserError, one_line, replace_on_success
 from prompt_mamba_arch.restore import Restorer
 
-__all__ = ["write_results"]
+__all__ = ["Results", "write_results"]
+
+_BORDER = 4  # pixels that the organisers leave out of PSNR at each side, in all tracks
 
 _README = """runtime per image [s] : {seconds:.4f}
 CPU[1] / GPU[0] : {cpu}
 Extra Data [1] / No Extra Data [0] : {extra}
 Other description : {description}
 """
+
+
+class Results(NamedTuple):
+    """Attributes: seconds for an image; the mean PSNR in dB, if there was something to compare with."""
+
+    seconds: float
+    psnr: float | None
 
 
 def write_results(
@@ -33,8 +44,10 @@ def write_results(
     prompt: str | None = None,
     extra_data: bool = False,
     description: str = "",
+    targets: ImageSource | None = None,
+    luma: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> float:
+) -> Results:
     """Restores all images into a zip archive, in its root, as PNG under the inputs' names.
 
     The time is that of the restoration alone, without reading and writing; the first image is restored twice, as the
@@ -43,17 +56,17 @@ def write_results(
     Args:
         extra_data: whether the training had more than the challenge's data.
         description: one line for readme.txt.
-
-    Returns:
-        Seconds for an image.
+        targets: the images as they should be, 0901 for 0901x4; PSNR is then computed as the organisers do.
+        luma: PSNR of the Y channel (track sr_x4), else of RGB.
 
     Raises:
-        UserError: two images have the same name, or one has other than 8 bits.
+        UserError: two images have the same name, one has other than 8 bits, or there is no target for one.
     """
     names = [f"{key.rpartition('/')[2]}.png" for key in images]
     if len(set(names)) != len(names):
         raise UserError(f"two images in {images.root} have the same name, and an archive of results has no folders")
-    seconds = 0.0
+    wanted = {} if targets is None else {key: _target_of(key, targets) for key in images}
+    seconds, psnr = 0.0, 0.0
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replace_on_success(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
@@ -69,6 +82,8 @@ def write_results(
             restored = restorer.restore(image, prompt)
             _wait(restorer)
             seconds += time.perf_counter() - start
+            if targets is not None:
+                psnr += _psnr(restored, targets.read(wanted[key]), key, luma) / len(names)
             ok, data = cv2.imencode(".png", cv2.cvtColor(restored, cv2.COLOR_RGB2BGR))
             if not ok:
                 raise UserError(f"image '{key}' cannot be encoded as PNG")
@@ -78,7 +93,26 @@ def write_results(
             "readme.txt", _README.format(seconds=seconds / len(names), description=one_line(description), **told)
         )
     progress(len(names), len(names))
-    return seconds / len(names)
+    return Results(seconds / len(names), None if targets is None else psnr)
+
+
+def _target_of(key: str, targets: ImageSource) -> str:
+    for suffix in ("", "x4", "noise50"):
+        if key.endswith(suffix) and key[: len(key) - len(suffix)] in targets:
+            return key[: len(key) - len(suffix)]
+    raise UserError(f"no image in {targets.root} to compare '{key}' with")
+
+
+def _psnr(restored: np.ndarray, target: np.ndarray, key: str, luma: bool) -> float:
+    """As the organisers compute it: the target is cut to multiples of 4."""
+    height, width = (side - side % 4 for side in target.shape[:2])
+    target, restored = target[:height, :width, ::-1], restored[:height, :width, ::-1]  # BGR
+    if target.shape != restored.shape or target.dtype != np.uint8:
+        raise UserError(
+            f"image '{key}' cannot be compared: {restored.shape[1]} x {restored.shape[0]} pixels, and the target has "
+            f"{width} x {height} of type {target.dtype}"
+        )
+    return float(calculate_psnr(restored, target, crop_border=_BORDER, test_y_channel=luma))
 
 
 def _wait(restorer: Restorer) -> None:

@@ -23,7 +23,7 @@ from prompt_mamba_arch.archs.prompt_mamba_arch import PromptMamba
 from prompt_mamba_arch.errors import UserError, replace_on_success
 from prompt_mamba_arch.ntire.one_file import flatten
 
-__all__ = ["TRACKS", "Track", "add_branch", "install_submission", "network_file", "write_submission"]
+__all__ = ["TRACKS", "Submission", "Track", "add_branch", "install_submission", "network_file", "write_submission"]
 
 
 class Track(NamedTuple):
@@ -42,6 +42,16 @@ TRACKS = {
     "sr_x4": Track("Image Super-Resolution x4", 4, "NTIRE2025_ImageSR_x4 and NTIRE2026_ImageSR_x4", "test.py", True),
     "dn50": Track("Image Denoising, sigma 50", 1, "NTIRE2026_Dn50_challenge"),
 }
+
+
+class Submission(NamedTuple):
+    """The files that were written; `files` are all of them."""
+
+    network: Path
+    weights: Path
+    archive: Path
+    files: list[Path]
+
 
 _STANDALONE = {
     "prompt_mamba_arch.ops.interface.selective_scan_2d": "prompt_mamba_arch.ntire.standalone.selective_scan_2d",
@@ -156,7 +166,7 @@ def write_submission(
     name: str,
     net: PromptMamba,
     prompt: torch.Tensor | None = None,
-) -> list[Path]:
+) -> Submission:
     """Writes the network's file and its weights below `models` and `model_zoo`, `select_model.txt`, `README.txt`, and
     all of them again in `teamNN_NAME.zip`. Files of that name are replaced.
 
@@ -195,7 +205,7 @@ def write_submission(
     with replace_on_success(archive) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as file:
         for path in paths:
             file.write(path, path.relative_to(folder).as_posix())
-    return [*paths, archive]
+    return Submission(folder / model, folder / zoo, archive, [*paths, archive])
 
 
 def install_submission(archive: str | os.PathLike, template: str | os.PathLike, track: str) -> None:

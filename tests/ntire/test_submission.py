@@ -17,7 +17,15 @@ from prompt_mamba_arch import cli
 from prompt_mamba_arch.archs.prompt_mamba_arch import PromptMamba
 from prompt_mamba_arch.data import ImageSource
 from prompt_mamba_arch.errors import UserError
-from prompt_mamba_arch.ntire import add_branch, write_results, write_submission
+from prompt_mamba_arch.ntire import (
+    add_branch,
+    esr_score,
+    load_network_file,
+    measure,
+    network_file,
+    write_results,
+    write_submission,
+)
 from prompt_mamba_arch.restore import Restorer
 
 # In the manner of test_demo.py, from its documentation: one chain of branches on model_id that give the network, its
@@ -230,6 +238,7 @@ def test_a_network_of_another_track_is_refused(tmp_path, net, track, said):
         (("--checkpoint", "/no/such.pth"), "/no/such.pth"),
         (("--input", "/no/such"), "/no/such"),
         (("--template", "/no/such"), "test_demo.py"),
+        (("--target", "/no/such"), "--input"),
     ],
 )
 def test_mistakes_are_one_line(tmp_path, run, arguments, said):
@@ -249,4 +258,90 @@ def test_results_that_could_not_be_scored(tmp_path, low):
     (low / "deep" / "0903x4.png").rename(low / "deep" / "0901x4.png")
     with pytest.raises(UserError, match="same name"):
         write_results(tmp_path / "r.zip", restorer, ImageSource(low))
+    (low / "deep" / "0901x4.png").unlink()
+    with pytest.raises(UserError, match="compare '0901x4'"):
+        write_results(
+            tmp_path / "r.zip", restorer, ImageSource(low), targets=ImageSource(low / "..", keys=["low/0901x4"])
+        )
     assert not (tmp_path / "r.zip").exists() and not list(tmp_path.glob(".r*"))
+
+
+# ---- measures ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("luma", [False, True])
+def test_psnr_is_the_organisers(tmp_path, low, photos, luma):
+    """RGB or Y of ITU-R BT.601, rounded to 8 bits, without 4 pixels at each side; targets cut to multiples of 4."""
+    high = tmp_path / "high"
+    high.mkdir()
+    restorer, expected = Restorer(network(upscale=4), device="cpu"), []
+    for name in ("0901", "0902"):
+        restored = restorer.restore(cv2.imread(str(low / f"{name}x4.png"))[..., ::-1].copy())
+        target = np.random.default_rng(0).integers(0, 256, (restored.shape[0] + 3, restored.shape[1] + 2, 3), np.uint8)
+        cv2.imwrite(str(high / f"{name}.png"), target[..., ::-1])
+        pair = [image.astype(float) for image in (restored, target[: restored.shape[0], : restored.shape[1]])]
+        if luma:
+            pair = [image @ np.array([65.481, 128.553, 24.966]) / 255 + 16 for image in pair]
+        difference = (pair[0] - pair[1])[4:-4, 4:-4]
+        expected.append(10 * np.log10(255**2 / (difference**2).mean()))
+    found = write_results(tmp_path / "r.zip", restorer, ImageSource(low), targets=ImageSource(high), luma=luma)
+    assert found.seconds > 0 and found.psnr == pytest.approx(np.mean(expected), abs=0.01)
+
+
+def test_scores_are_those_of_the_rules():
+    for year, (milliseconds, gflops, mparameters) in {2025: (16.69, 16.70, 0.276), 2026: (5.59, 9.83, 0.151)}.items():
+        assert esr_score(year, milliseconds, gflops, mparameters) == pytest.approx((7.3891,) * 4, abs=1e-4)
+    better = esr_score(2026, 5.59 / 2, 9.83, 0.151)
+    assert better.runtime == pytest.approx(np.e) and better.final == pytest.approx(0.8 * np.e + 0.2 * np.e**2)
+    assert esr_score(2025, 1e9, 1, 1).final == np.inf
+
+
+def test_operations_are_counted(tmp_path, monkeypatch):
+    """Against a count by hand, for a network of convolutions and for the scans of one that has them."""
+    layers = torch.nn.Sequential(torch.nn.Conv2d(3, 5, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv2d(5, 2, 1))
+    found = measure(layers, size=100, runs=1)
+    assert found.parameters == 3 * 5 * 9 + 5 + 5 * 2 + 2 and found.convolutions == 2
+    assert found.products == (3 * 5 * 9 + 5 * 2) * 100**2 and found.activations == 7 * 100**2 and found.scans == 0
+    assert found.seconds > 0 and found.memory is None
+
+    monkeypatch.setattr("prompt_mamba_arch.ntire.measures._SMALL", (8, 16))
+    net = network(upscale=4, d_state=3)  # conv and scan, 8 channels, 2 directions
+    path = tmp_path / "net.py"
+    source, state = network_file(net, "Net")
+    path.write_text(source)
+    flat = load_network_file(path)
+    flat.load_state_dict(state, strict=True)
+    theirs, ours = measure(flat, size=32, runs=1), measure(net, size=32, runs=1)
+    assert theirs.scans == ours.scans == 9 * 32**2 * 8 * 3 * 2
+    assert theirs.activations == ours.activations and theirs.parameters == ours.parameters
+    direct = measure(flat, size=24, runs=1).products  # counted, not followed from smaller images
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        flat(torch.rand(1, 3, 24, 24))
+    assert direct == counter.get_total_flops() / 2
+
+
+def test_fvcore_counts_it(tmp_path):
+    pytest.importorskip("fvcore")
+    layers = torch.nn.Conv2d(3, 5, 3, padding=1)
+    assert measure(layers, size=100, runs=1).fvcore == 3 * 5 * 9 * 100**2
+    source, _ = network_file(network(upscale=4), "Net")
+    (tmp_path / "net.py").write_text(source)
+    found = measure(load_network_file(tmp_path / "net.py"), size=48, runs=1)
+    assert found.fvcore == pytest.approx(found.products, rel=0.25)  # it counts norms, too
+
+
+def test_measures_are_told(tmp_path, run, monkeypatch):
+    import prompt_mamba_arch.ntire as ntire
+
+    monkeypatch.setattr("prompt_mamba_arch.ntire.measures._SMALL", (8, 16))
+    monkeypatch.setattr(ntire, "measure", lambda net, **options: measure(net, size=32, runs=1))
+    net = network(upscale=4)
+    convolutions = sum(isinstance(module, torch.nn.Conv2d) for module in net.modules())
+    path = save(net, tmp_path / "n.pth")
+    usual = ["--team", 1, "--name", "Net", "--checkpoint", path, "-o", tmp_path / "out", "--measure"]
+    told, _ = run("--track", "esr", *usual)
+    assert "score 2026" in told and "inf" not in told and f"of {convolutions} convolutions" in told
+    told, _ = run("--track", "sr_x4", *usual)
+    assert "score" not in told and "runtime" in told
