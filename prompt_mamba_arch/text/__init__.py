@@ -1,7 +1,8 @@
-"""Prompts as text: the frozen encoder that turns them into vectors."""
+"""Prompts as text: the frozen encoder that turns them into vectors, and what they ask for."""
 
 from __future__ import annotations
 
 from prompt_mamba_arch.text.encoder import TextEncoder
+from prompt_mamba_arch.text.intent import Intent, describe, read_intent, read_intents
 
-__all__ = ["TextEncoder"]
+__all__ = ["Intent", "TextEncoder", "describe", "read_intent", "read_intents"]

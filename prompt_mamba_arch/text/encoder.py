@@ -92,7 +92,31 @@ class TextEncoder:
                 row.copy_(known[prompt])
         return result
 
+    def token_states(self, prompts: Sequence[str]) -> list[Tensor]:
+        """For each prompt its last hidden states `(tokens, dim)`, float32 on the CPU, with [CLS] and [SEP] at the ends.
+
+        `encode` is their normalised mean. They still tell which words stand where. Not cached; white space and long
+        prompts are treated as by `encode`.
+        """
+        prompts = [" ".join(prompt.split()) for prompt in prompts]
+        states: list[Tensor] = [torch.empty(0)] * len(prompts)
+        order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+        for start in range(0, len(order), _BATCH):
+            batch = order[start : start + _BATCH]
+            hidden, mask = self._hidden([prompts[i] for i in batch])
+            for i, rows, count in zip(batch, hidden.cpu(), mask.sum(1).tolist()):
+                states[i] = rows[:count].clone()
+        return states
+
     def _compute(self, prompts: list[str]) -> Tensor:
+        hidden, mask = self._hidden(prompts)
+        with torch.no_grad():
+            weight = mask[..., None].float()
+            mean = (hidden * weight).sum(1) / weight.sum(1)  # [CLS] and [SEP] make the sum at least 2
+            return torch.nn.functional.normalize(mean, dim=1).cpu()
+
+    def _hidden(self, prompts: list[str]) -> tuple[Tensor, Tensor]:
+        """Last hidden states (B, L, dim) and mask (B, L), on the device."""
         tokenize, model = _load(str(self.folder), str(self.device), self._is_default)
         ids, mask, was_cut = tokenize(prompts)
         if was_cut and not self._warned:
@@ -101,10 +125,7 @@ class TextEncoder:
         # no_grad and not inference_mode: the result must be usable in a graph that is differentiated
         with torch.no_grad():
             mask = mask.to(self.device)
-            hidden = model(ids.to(self.device), mask).float()  # (B, L, dim)
-            weight = mask[..., None].float()
-            mean = (hidden * weight).sum(1) / weight.sum(1)  # [CLS] and [SEP] make the sum at least 2
-            return torch.nn.functional.normalize(mean, dim=1).cpu()
+            return model(ids.to(self.device), mask).float(), mask
 
 
 def find_model(model: str | os.PathLike | None = None) -> Path:

@@ -29,6 +29,13 @@ def test_every_kind_has_many_phrasings_and_no_split_has_anothers(kind):
             assert one == other or not set(phrases[one]) & set(phrases[other])
 
 
+@pytest.mark.parametrize("name", ["blur", "everything", "leave_alone", "unrelated"])
+def test_no_split_has_anothers_requests_of_other_sorts(name):
+    train, val, test = ({normalised(p) for p in prompts.phrasings(name, split)} for split in SPLITS)
+    assert min(len(train) / 10, len(val), len(test)) >= 14
+    assert not train & val and not train & test and not val & test
+
+
 @pytest.mark.parametrize("split", SPLITS)
 def test_requests_follow_from_the_generator_alone(split):
     def draw():
