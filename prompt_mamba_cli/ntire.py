@@ -122,7 +122,7 @@ def _tell_measures(args: argparse.Namespace, path: Path) -> None:
                 f"{score.flops:.4g} for fvcore's count, {score.parameters:.4g} for parameters; the baseline has 7.389"
             )
             if found.memory is not None:  # a GPU
-                line = f"{score.final:.4g} with this runtime (the organisers' is on a RTX A6000): {line}"
+                line = f"{score.final:.4g} with this runtime, the organisers' being that of a RTX A6000: {line}"
             lines.append((f"score {year}", line))
     print(f"for {found.size} x {found.size} pixels:")
     for name, text in lines:
