@@ -30,6 +30,7 @@ _ALPHA_FORMATS = ("PNG", "TIFF", "WEBP")
 _LONGEST_SIDE = {"JPEG": 65500, "WEBP": 16383}
 _MAX_PIXELS = 500_000_000  # more is taken for a decompression bomb
 _MAX_JPEG_EXIF = 65533  # bytes
+_STRIP = 1 << 20  # pixels
 
 # TIFF and EXIF tags
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _STRIP_OFFSETS = 256, 257, 258, 259, 262, 273
@@ -292,11 +293,15 @@ def _shallow_pixels(path: Path, image: Image.Image) -> np.ndarray:
         mode = "LA"
     elif transparent or mode not in ("L", "LA", "RGB", "RGBA"):
         mode = "RGBA" if transparent or mode == "RGBA" else "RGB"
+    pixels = np.empty((image.height, image.width, len(mode)), np.uint8)
+    rows = max(1, _STRIP // image.width)  # converted in strips: Pillow's copies of a large photograph are larger
     try:
-        pixels = np.asarray(image.convert(mode))
+        for top in range(0, image.height, rows):
+            strip = image.crop((0, top, image.width, min(top + rows, image.height)))
+            pixels[top : top + rows] = np.atleast_3d(np.asarray(strip.convert(mode)))
     except ValueError:
         raise UserError(f"{str(path)!r} holds {image.mode} colours; save it as RGB") from None
-    return pixels[..., None] if pixels.ndim == 2 else pixels
+    return pixels
 
 
 def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:

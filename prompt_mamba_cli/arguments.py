@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 
-__all__ = ["Mistake", "Parser", "count", "share", "strength", "tile"]
+__all__ = ["Mistake", "Parser", "count", "prompt", "share", "strength", "tile"]
 
 MIN_TILE = 64  # that of prompt_mamba_arch.restore
 
@@ -46,6 +46,11 @@ def count(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,4}", text) or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number from 1 on, not {text!r}")
     return int(text)
+
+
+def prompt(text: str) -> str:
+    """With a question mark for each byte that is no text."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def share(text: str) -> str:

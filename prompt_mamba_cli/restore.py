@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from prompt_mamba_cli.arguments import Mistake, count, share, strength, tile
+from prompt_mamba_cli.arguments import Mistake, count, prompt, share, strength, tile
 from prompt_mamba_cli.photographs import Job, check_targets, collect, share_of, suffix_by_content
 
 HELP = "restore a photograph, or many"
@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-o", "--output", required=True, metavar="OUT", help="a file, a folder, or - for standard output"
     )
     parser.add_argument(
-        "-p", "--prompt", action="append", metavar="PROMPT",
+        "-p", "--prompt", type=prompt, action="append", metavar="PROMPT",
         help="what to do, in plain words; without it: remove whatever is wrong. Given several times, one after another",
     )  # fmt: skip
     parser.add_argument(
@@ -112,6 +112,7 @@ def _restore(args: argparse.Namespace, jobs: Sequence[Job], voice: _Voice) -> in
     wish = _wish(args)
     restorer = batch.load(wish)
     voice.warn(_check_prompts(restorer, args.prompt))  # once, not for every image
+    _tell_understood(args.prompt or (), voice)
     if args.half and restorer.half is None:
         voice.warn([f"half precision would gain nothing on {restorer.device}; it computes in float32"])
     if args.dry_run:
@@ -130,8 +131,8 @@ def _restore(args: argparse.Namespace, jobs: Sequence[Job], voice: _Voice) -> in
     return 1 if failed else 0
 
 
-def _quoted(prompt: str) -> str:
-    text = " ".join(prompt.split())
+def _quoted(text: str) -> str:
+    text = " ".join(text.split())
     return repr(text if len(text) <= _SHOWN else text[:_SHOWN] + "…") if text else "whatever is wrong"
 
 
@@ -173,9 +174,31 @@ def _check_prompts(restorer, prompts: Sequence[str] | None) -> list[str]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("ignore")
         warnings.simplefilter("always", UserWarning)
-        for prompt in prompts or ():
-            restorer.embed(prompt)
+        for text in prompts or ():
+            restorer.embed(text)
     return list(dict.fromkeys(" ".join(str(warning.message).split()) for warning in caught))
+
+
+def _tell_understood(prompts: Sequence[str], voice: _Voice) -> None:
+    """What the prompts were taken for, and how sure that is; before the work, so that it can be stopped."""
+    import warnings
+
+    from prompt_mamba_arch.errors import UserError
+    from prompt_mamba_arch.text import describe, read_intents
+
+    written = [text for text in prompts if text.strip()]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # they have been said
+            intents = read_intents(written) if written else []
+    except UserError as error:  # the photographs are restored all the same
+        voice.warn([str(error)])
+        return
+    for intent in intents:
+        of = f" by {_quoted(intent.prompt)}" if len(prompts) > 1 else ""
+        meant = max(intent.asks, key=intent.asks.get)
+        more = "" if meant == "restoration" else "; little or nothing should change"
+        voice.tell(f"I understood{of}: {describe(intent)}{more}")
 
 
 def _work(restorer, jobs: Sequence[Job], wish, processes: int, single: bool, voice: _Voice) -> int:

@@ -171,9 +171,9 @@ _PROMPTS = {
 
 @pytest.mark.parametrize("name", _PROMPTS)
 def test_odd_prompts(tmp_path, run, save, name):
-    """They are followed as well as may be; the line at the end stays one line."""
+    """They are followed as well as may be; what was understood and the line at the end stay one line each."""
     prompt = _PROMPTS[name]
     out, err = run("restore", "-i", save(tmp_path / "in.png"), "-o", tmp_path / "out.png", f"--prompt={prompt}", code=0)
-    assert len(out.splitlines()) == 1 and len(err) <= 1 and len(out) < 500
+    assert len(out.splitlines()) == 1 + bool(prompt.strip()) and len(err) <= 1 and len(out) < 800
     assert all("longer than 256 tokens" in line for line in err)
     assert (tmp_path / "out.png").exists()

@@ -6,6 +6,7 @@ import argparse
 import io
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -32,6 +33,40 @@ def test_several_prompts(tmp_path, run, save, model):
     assert err == [] and "'remove the noise', then whatever is wrong, then 'now sharpen it'" in out
     expected = Restorer.from_pretrained(model, "cpu").restore(image_io.read_photo(source).pixels, prompts)
     assert abs(image_io.read_photo(tmp_path / "out.png").pixels.astype(int) - expected).max() <= 1
+
+
+@pytest.mark.parametrize(
+    "prompts, said",
+    [
+        (["remove the noise but keep the blur"], [r"I understood: remove noise \(0\.\d\d\), keep .*blur"]),
+        (
+            ["what is the capital of France?"],
+            [r"I understood: this does not ask for restoration .*nothing should change"],
+        ),
+        (["leave it as it is"], [r"I understood: leave the photograph as it is .*nothing should change"]),
+        (
+            ["take the grain out", "", "remove the rain"],
+            [r"by 'take the grain out': remove noise", r"by 'remove the rain': "],
+        ),
+        ([""], []),
+        ([], []),
+    ],
+)
+def test_it_says_what_it_understood(tmp_path, run, save, prompts, said):
+    options = [word for prompt in prompts for word in ("-p", prompt)]
+    out, err = run("restore", "-i", save(tmp_path / "in.png"), "-o", tmp_path / "out.png", *options, code=0)
+    lines = out.splitlines()
+    assert len(lines) == len(said) + 1 and err == [] and "restored to" in lines[-1]
+    assert all(re.search(pattern, line) for pattern, line in zip(said, lines))
+
+
+def test_it_works_without_knowing_what_it_understood(tmp_path, run, save, monkeypatch):
+    def missing(prompts):
+        raise batch.UserError("intent: the file is missing")
+
+    monkeypatch.setattr("prompt_mamba_arch.text.read_intents", missing)
+    _, err = run("restore", "-i", save(tmp_path / "in.png"), "-o", tmp_path / "out.png", "-p", "sharpen", code=0)
+    assert err == ["prompt-mamba: intent: the file is missing"] and (tmp_path / "out.png").exists()
 
 
 def test_the_wishes_reach_the_network(tmp_path, run, save, monkeypatch):
