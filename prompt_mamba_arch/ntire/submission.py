@@ -228,11 +228,13 @@ def install_submission(archive: str | os.PathLike, template: str | os.PathLike, 
 
 
 def add_branch(source: str, branch: str) -> str:
-    """The organisers' script with a branch before the last `else` of its `select_model`.
+    """The organisers' script with a branch before the last `else` of its `select_model`; once is enough.
 
     Raises:
-        UserError: it has no such function, or the team is there already.
+        UserError: it has no such function, or another branch for the team.
     """
+    if branch in source:
+        return source
     functions = [f for f in ast.parse(source).body if isinstance(f, ast.FunctionDef) and f.name == "select_model"]
     chains = [statement for function in functions for statement in function.body if isinstance(statement, ast.If)]
     if not chains:
@@ -243,7 +245,7 @@ def add_branch(source: str, branch: str) -> str:
         last = last.orelse[0]
         tests.append(ast.dump(last.test))
     if ast.dump(ast.parse("if 0: pass\n" + _dedent(branch)).body[0].orelse[0].test) in tests:
-        raise UserError("the organisers' script has a branch for this team already")
+        raise UserError("the organisers' script has another branch for this team already")
     lines = source.splitlines(keepends=True)
     end = last.body[-1].end_lineno
     return "".join([*lines[:end], branch, *lines[end:]])

@@ -167,8 +167,13 @@ def test_the_organisers_harness_takes_it_unchanged(tmp_path, run, low, track, pr
     ]  # fmt: skip
     assert float(lines[0].partition(" : ")[2]) > 0 and lines[1].endswith(": 1") and lines[2].endswith(": 1")
 
-    _, err = run(*arguments, code=2)  # no second branch for the team
-    assert "already" in err and (template / "test_demo.py").read_text().count("model_id == 7") == 1
+    arguments = arguments[: arguments.index("-i")]  # once more, without the results
+    run(*arguments)
+    assert (template / "test_demo.py").read_text().count("model_id == 7") == 1
+    arguments[arguments.index("PromptMamba")] = "Another"
+    before = sorted(template.rglob("*.p*"))
+    _, err = run(*arguments, code=2)
+    assert "another branch" in err and sorted(template.rglob("*.p*")) == before
 
 
 def test_a_function_for_a_folder(tmp_path, run, low):
