@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from prompt_mamba_arch.errors import UserError
 from prompt_mamba_arch.models import checkpoint
+from prompt_mamba_arch.models.intent_loss import IntentLoss
 from prompt_mamba_arch.models.two_phase_options import (
     AMP_DTYPES,
     check_options,
@@ -49,6 +50,8 @@ class PromptTwoPhaseModel(SRModel):
         train.amp              none, bf16 or fp16: precision of the network's forward pass in training
         train.grad_clip        greatest norm of the gradient
         train.accumulate       passes the batch in so many parts, whose gradients add up: less memory, same result
+        train.intent_opt       loss_weight of an auxiliary loss: the network's text features must tell which kinds the
+                               prompt asks to remove (InstructIR's intent head); finetune
         train.frequency_opt    a loss on Fourier coefficients, beside pixel_opt and perceptual_opt
         val.prompt             from_dataset, none (blind) or one text for all images
         text_encoder           model and device of the TextEncoder
@@ -107,6 +110,9 @@ class PromptTwoPhaseModel(SRModel):
             build_loss(train[key]).to(self.device) if train.get(key) else None
             for key in ("pixel_opt", "frequency_opt", "perceptual_opt")
         )
+        self.intent_loss = None
+        if train.get("intent_opt"):
+            self.intent_loss = IntentLoss(self.get_bare_model(self.net_g), **train["intent_opt"]).to(self.device)
         self.setup_optimizers()
         self.setup_schedulers()
 
@@ -118,6 +124,8 @@ class PromptTwoPhaseModel(SRModel):
             f"Phase {self.phase} trains {sum(p.numel() for p in trained):,d} of {sum(p.numel() for p in every):,d} "
             f"parameters, {len(trained)} of {len(every)} tensors."
         )
+        if self.intent_loss is not None:
+            trained += self.intent_loss.parameters()
         self.optimizer_g = self.get_optimizer(options.pop("type"), trained, **options)
         self.optimizers.append(self.optimizer_g)
 
@@ -162,11 +170,14 @@ class PromptTwoPhaseModel(SRModel):
         self.names = [str(name) for name in data.get("lq_path", ())]
         # a target in which something is left to remove belongs to its prompt: without one it would teach to leave it
         self.partial = (data["present"] > data["remove"]).any(1) if {"remove", "present"} <= set(data) else None
+        self.kinds = (data["remove"], data["present"]) if self.partial is not None else None
 
     def optimize_parameters(self, current_iter: int) -> None:
         dice = self._seed_iteration(current_iter)
         prompts = self._training_prompts(dice)
         losses, healthy = OrderedDict(), []
+        if self.intent_loss is not None:
+            self.intent_loss.feed(*self._wanted_kinds(prompts))
 
         self.optimizer_g.zero_grad(set_to_none=True)
         size = len(self.lq)
@@ -179,11 +190,15 @@ class PromptTwoPhaseModel(SRModel):
                     output = self._run(self.net_g, self.lq[part], prompts if prompts is None else prompts[part])
                 output, gt = output.float(), self.gt[part]
                 parts = self._losses(output, gt)
+                if self.intent_loss is not None:
+                    parts["l_intent"] = self.intent_loss(part)
                 self.scaler.scale(share * sum(parts.values())).backward()
             healthy.append(torch.isfinite(output.detach() - gt).flatten(1).all(1))
             for name, value in parts.items():
                 losses[name] = losses.get(name, 0) + share * value.detach()
 
+        if self.intent_loss is not None and self.opt["dist"]:
+            self.intent_loss.average_gradients(self.opt["world_size"])
         self.scaler.unscale_(self.optimizer_g)
         trained = [p for group in self.optimizer_g.param_groups for p in group["params"]]
         losses["grad_norm"] = nn.utils.clip_grad_norm_(trained, self.grad_clip)
@@ -218,6 +233,16 @@ class PromptTwoPhaseModel(SRModel):
             dropped &= ~self.partial
         prompts = ["" if drop else prompt for prompt, drop in zip(self.prompts, dropped.tolist())]
         return self.text_encoder.encode(prompts).to(self.device)
+
+    def _wanted_kinds(self, prompts: Tensor) -> tuple[Tensor, Tensor]:
+        """`remove` (B, kinds), and for which rows (B,) it holds: those with a prompt, of images of known damage."""
+        if self.kinds is None:
+            raise UserError(
+                f"dataset {self.opt['datasets']['train']['name']!r} does not say what its prompts ask to remove, which "
+                "train.intent_opt needs; use PromptDegradationDataset, or remove train.intent_opt"
+            )
+        remove, present = (kinds.to(self.device) for kinds in self.kinds)
+        return remove, (prompts != 0).any(1) & ((remove + present) > 0).any(1)
 
     def _run(self, net: nn.Module, lq: Tensor, prompts: Tensor | None) -> Tensor:
         return net(lq) if prompts is None else net(lq, prompts)
@@ -368,6 +393,7 @@ class PromptTwoPhaseModel(SRModel):
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "schedulers": [scheduler.state_dict() for scheduler in self.schedulers],
             "scaler": self.scaler.state_dict(),
+            "intent": None if self.intent_loss is None else self.intent_loss.state_dict(),
             "best": checkpoint.plain(getattr(self, "best_metric_results", {})),
         }
         checkpoint.write(state, Path(self.opt["path"]["training_states"], f"{current_iter}.state"))
@@ -386,8 +412,10 @@ class PromptTwoPhaseModel(SRModel):
         except (ValueError, AssertionError) as exc:
             raise UserError(
                 f"the training state {str(path)!r} does not fit this option file ({exc}); network_g, train.freeze, "
-                "train.optim_g and train.scheduler must be as they were"
+                "train.intent_opt, train.optim_g and train.scheduler must be as they were"
             ) from exc
+        if self.intent_loss is not None:
+            self.intent_loss.load_state_dict(resume_state["intent"])
         if self.scaler.is_enabled() and resume_state.get("scaler"):
             self.scaler.load_state_dict(resume_state["scaler"])
         wanted = set((self.opt.get("val") or {}).get("metrics") or ())

@@ -32,7 +32,7 @@ _KEYS = {
     "": "name model_type scale num_gpu manual_seed datasets network_g path train val logger text_encoder "
     "dist_params find_unused_parameters",
     "train": "phase prompt_dropout freeze amp grad_clip accumulate ema_decay optim_g scheduler total_iter warmup_iter "
-    "pixel_opt frequency_opt perceptual_opt",
+    "pixel_opt frequency_opt perceptual_opt intent_opt",
     "val": "val_freq save_img suffix pbar metrics prompt",
     "path": "pretrain_network_g param_key_g strict_load_g resume_state ignore_resume_networks",
     "logger": "print_freq save_checkpoint_freq use_tb_logger wandb",
@@ -90,6 +90,8 @@ def _check_train(opt: Mapping) -> None:
     _check_number(train, "total_iter", 0, whole=True)
     _check_number(train, "warmup_iter", -1, whole=True)
 
+    _check_intent(train, phase)
+
     amp = train.get("amp") or "none"
     if amp not in AMP_DTYPES:
         raise UserError(f"train.amp: {amp!r} is not one of none, bf16, fp16")
@@ -120,6 +122,7 @@ def _check_number(
     whole: bool = False,
     above: bool = False,
     below: bool = False,
+    where: str = "train",
 ) -> None:
     """A number from `least` to `most`; `above`, `below`: without the end itself. None is allowed: it means absent."""
     value = section.get(key)
@@ -130,7 +133,8 @@ def _check_number(
     if not good or (above and value == least) or (below and value == most):
         start = "greater than" if above else "from"
         end = "" if most == float("inf") else f" and less than {most}" if below else f" to {most}"
-        raise UserError(f"train.{key} must be a {'whole ' if whole else ''}number {start} {least}{end}, not {value!r}")
+        number = "whole number" if whole else "number"
+        raise UserError(f"{where}.{key} must be a {number} {start} {least}{end}, not {value!r}")
 
 
 def _check_losses(train: Mapping) -> None:
@@ -148,6 +152,19 @@ def _check_losses(train: Mapping) -> None:
         parameters = inspect.signature(loss).parameters.values()
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):
             check_keys(section, ("type", *(p.name for p in parameters)), f"{where} ({section['type']})")
+
+
+def _check_intent(train: Mapping, phase: str) -> None:
+    section = train.get("intent_opt")
+    if section is None:
+        return
+    if phase == "pretrain":
+        raise UserError("train.intent_opt means nothing in phase pretrain, which reads no prompts; remove it")
+    if isinstance(section, Mapping):
+        check_keys(section, ("loss_weight",), "train.intent_opt")
+    if not isinstance(section, Mapping) or section.get("loss_weight") is None:
+        raise UserError("train.intent_opt lacks 'loss_weight'; write intent_opt: {loss_weight: 0.1}")
+    _check_number(section, "loss_weight", 0, above=True, where="train.intent_opt")
 
 
 def _check_freeze(freeze: object) -> None:

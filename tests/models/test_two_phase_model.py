@@ -50,6 +50,19 @@ class StubPromptNet(nn.Module):
 
 
 @ARCH_REGISTRY.register()
+class StubTextFeatureNet(StubPromptNet):
+    """Makes text features first, as PromptMamba does."""
+
+    def __init__(self):
+        super().__init__(text_dim=8)
+        self.config = {"text_dim": DIM, "text_width": 8}
+        self.text_embed = nn.Linear(DIM, 8)
+
+    def forward(self, x, prompt=None):
+        return super().forward(x, None if prompt is None else self.text_embed(prompt))
+
+
+@ARCH_REGISTRY.register()
 class StubPlainNet(nn.Module):
     def __init__(self):
         super().__init__()
@@ -340,6 +353,100 @@ def test_frequency_loss_is_the_mean_over_real_and_imaginary_parts(tmp_path):
     spectrum = torch.fft.rfft2(a) - torch.fft.rfft2(b)
     expected = 0.1 * torch.stack([spectrum.real, spectrum.imag]).abs().mean()
     torch.testing.assert_close(model.cri_frequency(a, b), expected)
+
+
+def with_intent(folder, weight: float | None = 0.5, **train) -> OrderedDict:
+    opt = options(folder, intent_opt={"loss_weight": weight} if weight else None, **train)
+    opt["network_g"] = OrderedDict(type="StubTextFeatureNet")
+    return opt
+
+
+def intent_batch(seed: int = 0) -> dict:
+    data = batch(seed=seed, prompts=("remove the noise", "take the rain out", "fix the focus", "hello"))
+    remove, present = torch.zeros(4, 9), torch.ones(4, 9)
+    remove[0, 0] = remove[1, 5] = remove[2, 1] = 1
+    return {**data, "remove": remove, "present": present}
+
+
+def intent_steps(model, count: int, start: int = 1) -> list[float]:
+    losses = []
+    for iteration in range(start, start + count):
+        model.feed_data(intent_batch(iteration))
+        model.optimize_parameters(iteration)
+        losses.append(model.get_current_log()["l_intent"])
+    return losses
+
+
+def test_intent_loss_learns_what_prompts_ask_for_through_the_text_features(tmp_path):
+    model = build(with_intent(tmp_path))
+    losses = intent_steps(model, 60)
+    assert losses[0] == pytest.approx(0.5 * math.log(2)) and losses[-1] < 0.15 * losses[0]
+    with torch.no_grad():
+        prompts = ["remove the noise", "take the rain out", "fix the focus", "hello"]
+        told = model.intent_loss.tell(model.net_g.text_embed(model.text_encoder.encode(prompts)))
+    assert torch.equal((told > 0).float(), intent_batch()["remove"])
+    without = build(with_intent(tmp_path, None))
+    without.feed_data(intent_batch())
+    without.optimize_parameters(1)
+    assert "l_intent" not in without.get_current_log()
+
+
+def test_intent_loss_leaves_out_blind_samples_and_unknown_damage(tmp_path):
+    model = build(with_intent(tmp_path))
+    intent_steps(model, 5)
+    data = intent_batch()
+    model.feed_data({**data, "prompt": ["", "", *data["prompt"][2:]], "present": data["present"] * 0, "remove":
+                     data["remove"] * torch.tensor([[1.0], [1.0], [1.0], [0.0]])})  # fmt: skip
+    remove, known = model._wanted_kinds(model.text_encoder.encode(model.prompts))
+    assert known.tolist() == [False, False, True, False] and torch.equal(remove, data["remove"])
+    model.optimize_parameters(6)
+    embed = model.get_bare_model(model.net_g).text_embed
+    told = model.intent_loss.tell(embed(model.text_encoder.encode(model.prompts)))
+    model.intent_loss.feed(remove, known)
+    model.intent_loss._features = embed(model.text_encoder.encode(model.prompts))
+    expected = 0.5 * nn.functional.binary_cross_entropy_with_logits(told[2], remove[2])
+    torch.testing.assert_close(model.intent_loss(slice(0, 4)), expected)
+    plain = batch()
+    model.feed_data(plain)
+    with pytest.raises(UserError, match="'pairs' does not say what its prompts ask to remove"):
+        model.optimize_parameters(7)
+
+
+def test_intent_loss_of_parts_is_that_of_the_batch(tmp_path):
+    whole, parts = (without_norm(with_intent(tmp_path, accumulate=n)) for n in (1, 3))
+    assert intent_steps(whole, 4) == pytest.approx(intent_steps(parts, 4), rel=1e-4)
+
+
+def test_intent_layer_lives_in_the_training_state_only(tmp_path):
+    model = build(with_intent(tmp_path))
+    intent_steps(model, 3)
+    model.save(0, 3)
+    expected = intent_steps(model, 2, start=4)
+    saved = torch.load(tmp_path / "net_g_3.pth", weights_only=True)
+    assert set(saved["params"]) == set(model.net_g.state_dict()) and not any("tell" in name for name in saved["params"])
+    opt = with_intent(tmp_path)
+    opt["path"].update(pretrain_network_g=str(tmp_path / "net_g_3.pth"), resume_state=str(tmp_path / "3.state"))
+    resumed = build(opt, seed=99)
+    state = torch.load(tmp_path / "3.state", weights_only=True)
+    resumed.resume_training(state)
+    assert intent_steps(resumed, 2, start=4) == expected
+    with pytest.raises(UserError, match=r"does not fit this option file .* train\.intent_opt"):
+        build(with_intent(tmp_path, None)).resume_training(state)
+
+
+def test_intent_loss_refuses_what_cannot_be_meant(tmp_path):
+    for section, message in (
+        ({"loss_wieght": 0.1}, "did you mean 'loss_weight'"),
+        ({"loss_weight": 0}, r"train\.intent_opt\.loss_weight must be a number greater than 0"),
+        (0.1, "lacks 'loss_weight'"),
+        ({"loss_weight": 0.1}, "StubPromptNet has no text features"),
+    ):
+        with pytest.raises(UserError, match=message):
+            build(options(tmp_path, intent_opt=section))
+    with pytest.raises(UserError, match="intent_opt means nothing in phase pretrain"):
+        build(options(tmp_path, "pretrain", intent_opt={"loss_weight": 0.1}))
+    with pytest.raises(UserError, match=r"train\.freeze keeps as it is"):
+        build(with_intent(tmp_path, freeze=["text_embed"]))
 
 
 # ------------------------------------------------------------------------------------------- files and resuming
