@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -27,6 +28,8 @@ from prompt_mamba_arch.ntire import (
     write_submission,
 )
 from prompt_mamba_arch.restore import Restorer
+
+ROOT = Path(__file__).resolve().parents[2]
 
 # In the manner of test_demo.py, from its documentation: one chain of branches on model_id that give the network, its
 # name and the range of its data; pictures are read as RGB, and what comes out is rounded and cut to 8 bits.
@@ -325,6 +328,26 @@ def test_operations_are_counted(tmp_path, monkeypatch):
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         flat(torch.rand(1, 3, 24, 24))
     assert direct == counter.get_total_flops() / 2
+
+
+@pytest.mark.parametrize(
+    ("file", "track"), [("train_PromptMamba_light_SRx4.yml", "esr"), ("train_PromptMamba_dn50.yml", "dn50")]
+)
+def test_the_shipped_options_are_for_the_tracks(tmp_path, monkeypatch, file, track):
+    from basicsr.archs import build_network
+
+    from prompt_mamba_arch.compat.options import read_option_file
+
+    options = read_option_file(ROOT / "options" / "train" / "PromptMamba" / file)
+    net = build_network(options["network_g"])
+    assert not any(net.text_parameters()) and net.upscale == options["scale"]
+    written = write_submission(tmp_path, track, 1, "Net", net)
+    flat = load_network_file(written.network)
+    flat.load_state_dict(torch.load(written.weights, weights_only=True), strict=True)
+    if track == "esr":  # leaner than both baselines
+        monkeypatch.setattr("prompt_mamba_arch.ntire.measures._SMALL", (8, 16))
+        found = measure(flat, size=32, runs=1)
+        assert found.parameters < 0.151e6 and (found.products + found.scans) * (256 // 32) ** 2 < 9.83e9
 
 
 def test_fvcore_counts_it(tmp_path, monkeypatch):
