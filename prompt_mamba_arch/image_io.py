@@ -467,12 +467,6 @@ def _write_png16(path: Path, channels: np.ndarray, photo: Photo) -> None:
     for gray only, OpenCV writes no metadata and no gray with alpha."""
     height, width, count = channels.shape
     colour = {1: 0, 2: 4, 3: 2, 4: 6}[count]
-    rows = channels.astype(">u2").reshape(height, -1).view(np.uint8)
-    # filter "up": what differs from the row above compresses better than the values
-    filtered = np.empty((height, rows.shape[1] + 1), np.uint8)
-    filtered[:, 0] = 2
-    filtered[0, 1:] = rows[0]
-    filtered[1:, 1:] = rows[1:] - rows[:-1]
     chunks = [(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, colour, 0, 0, 0))]
     if photo.icc:
         chunks.append((b"iCCP", b"ICC profile\0\0" + zlib.compress(photo.icc)))
@@ -480,10 +474,25 @@ def _write_png16(path: Path, channels: np.ndarray, photo: Photo) -> None:
         chunks.append((b"pHYs", struct.pack(">IIB", *(round(dpi / 0.0254) for dpi in photo.dpi), 1)))
     if photo.exif:
         chunks.append((b"eXIf", photo.exif[6:] if photo.exif.startswith(b"Exif\0\0") else photo.exif))
-    data = zlib.compress(filtered, 6)
-    chunks += [(b"IDAT", data[start : start + 2**24]) for start in range(0, len(data), 2**24)]
-    chunks.append((b"IEND", b""))
     with open(path, "wb") as file:
+
+        def put(kind: bytes, data: bytes) -> None:
+            file.write(struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)))
+
         file.write(b"\x89PNG\r\n\x1a\n")
         for kind, data in chunks:
-            file.write(struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)))
+            put(kind, data)
+        compressor, above = zlib.compressobj(6), np.zeros(2 * width * count, np.uint8)
+        rows = max(1, _STRIP // width)
+        for top in range(0, height, rows):
+            strip = channels[top : top + rows].astype(">u2").reshape(-1, width * count).view(np.uint8)
+            # filter "up": what differs from the row above compresses better than the values
+            filtered = np.full((len(strip), strip.shape[1] + 1), 2, np.uint8)
+            filtered[0, 1:] = strip[0] - above
+            filtered[1:, 1:] = strip[1:] - strip[:-1]
+            above = strip[-1]
+            data = compressor.compress(filtered)
+            if data:
+                put(b"IDAT", data)
+        put(b"IDAT", compressor.flush())
+        put(b"IEND", b"")

@@ -246,7 +246,7 @@ def _bar(images: int):
     from tqdm import tqdm
 
     # smoothing 0: the remaining time by the mean of all so far; tiles at the edge of an image are faster than others
-    shape = "{percentage:3.0f}%|{bar}| {elapsed} gone, {remaining} left {postfix}"
+    shape = "{percentage:3.0f}%|{bar}| {elapsed} gone, {remaining} left{postfix}"
     return tqdm(total=images, bar_format=shape, disable=None, leave=images > 1, smoothing=0)
 
 
