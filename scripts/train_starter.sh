@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Trains the starter model: noise alone, then all kinds of damage, then requests. Started again, it goes on where it was.
+# Trains the starter model: noise alone, then all kinds of damage with requests that name them. Started again, it goes on where it was.
 #
 #   bash scripts/train_starter.sh CLEAN_IMAGES VALIDATION_IMAGES [OUTPUT]
 #
@@ -12,12 +12,15 @@ out=${3:-.}
 python=${PYTHON:-.venv/bin/python}
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$("$python" -c "import os; print(max(1, (os.cpu_count() or 2) - 1))")}
 
-for phase in 0 1 2; do
-    [ -e "$out/experiments/starter_phase$phase/models/net_g_latest.pth" ] && continue
-    data=("datasets:train:dataroot_gt=$train")
-    [ $phase -ge 1 ] && data+=("datasets:val:dataroot_gt=$val")
-    [ $phase -ge 2 ] && data+=("datasets:val_2:dataroot_gt=$val")
-    [ $phase -ge 1 ] && data+=("path:pretrain_network_g=$out/experiments/starter_phase$((phase - 1))/models/net_g_latest.pth")
-    "$python" prompt_mamba_arch/train.py -opt "options/train/PromptMamba/starter_phase$phase.yml" --root "$out" \
-        --auto_resume --force_yml "${data[@]}"
+network() { echo "$out/experiments/starter_$1/models/net_g_latest.pth"; }
+before=
+for phase in phase1 phase2 phase2_refine; do
+    if [ ! -e "$(network $phase)" ]; then
+        data=("datasets:train:dataroot_gt=$train")
+        [ -n "$before" ] && data+=("datasets:val:dataroot_gt=$val" "datasets:val_2:dataroot_gt=$val"
+            "path:pretrain_network_g=$(network $before)")
+        "$python" prompt_mamba_arch/train.py -opt "options/train/PromptMamba/starter_$phase.yml" --root "$out" \
+            --auto_resume --force_yml "${data[@]}"
+    fi
+    before=$phase
 done

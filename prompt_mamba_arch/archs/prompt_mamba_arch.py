@@ -187,6 +187,23 @@ class PromptMamba(nn.Module):
             if any(part.startswith("text_") for part in name.split(".")):
                 yield name
 
+    @torch.no_grad()
+    def wake_text_gates(self, std: float, generator: torch.Generator | None = None) -> bool:
+        """Gives the gates that prompts work by random weights, if they are as neutral as they started.
+
+        Where every prompt passes every channel alike, a channel that only some prompts want is never made: what it
+        would gain for them it loses for the others. Once prompts pass different channels, such channels pay.
+
+        Returns:
+            whether there were gates, all of them neutral.
+        """
+        gates = [module.weight for module in self.modules() if isinstance(module, TextGate)]
+        if not gates or any(weight.any() for weight in gates):
+            return False
+        for weight in gates:
+            weight.copy_(std * torch.randn(weight.shape, generator=generator))
+        return True
+
     def forward(self, x: torch.Tensor, prompt: torch.Tensor | None = None) -> torch.Tensor:
         """Restores a batch.
 

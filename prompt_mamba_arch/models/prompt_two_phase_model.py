@@ -46,6 +46,8 @@ class PromptTwoPhaseModel(SRModel):
         train.phase            pretrain or finetune
         train.prompt_dropout   share of samples whose prompt is left out, so that the blind mode stays alive; finetune.
                                Samples that should keep some of what is wrong with them keep their prompt
+        train.text_gate_std    phase 2 starts with random text gates of this standard deviation instead of neutral ones:
+                               the first results are worse, and what prompts ask for is learned sooner; finetune
         train.freeze           none, backbone (all but the text parameters) or a list of regular expressions
         train.amp              none, bf16 or fp16: precision of the network's forward pass in training
         train.grad_clip        greatest norm of the gradient
@@ -96,6 +98,7 @@ class PromptTwoPhaseModel(SRModel):
         self.amp_dtype = AMP_DTYPES[train.get("amp") or "none"]
         self.scaler = _grad_scaler(enabled=self.amp_dtype is torch.float16)
 
+        self._wake_text_gates(self.get_bare_model(self.net_g))
         self.ema_decay = train.get("ema_decay") or 0
         if self.ema_decay > 0:
             self.net_g_ema = build_network(self.opt["network_g"]).to(self.device).eval().requires_grad_(False)
@@ -104,6 +107,7 @@ class PromptTwoPhaseModel(SRModel):
                 self.model_ema(0)
             else:
                 self.load_network(self.net_g_ema, path, self.opt["path"].get("strict_load_g", True), "params_ema")
+                self._wake_text_gates(self.net_g_ema)
 
         # attributes as SRModel names them, so that what builds on SRModel finds them
         self.cri_pix, self.cri_frequency, self.cri_perceptual = (
@@ -115,6 +119,14 @@ class PromptTwoPhaseModel(SRModel):
             self.intent_loss = IntentLoss(self.get_bare_model(self.net_g), **train["intent_opt"]).to(self.device)
         self.setup_optimizers()
         self.setup_schedulers()
+
+    def _wake_text_gates(self, net: nn.Module) -> None:
+        """The same numbers for the network and its average; a run that is resumed has gates that are awake."""
+        std = self.opt["train"].get("text_gate_std")
+        if std:
+            if not hasattr(net, "wake_text_gates"):
+                raise UserError(f"train.text_gate_std: {self.opt['network_g']['type']} has no text gates; remove it")
+            net.wake_text_gates(std, torch.Generator().manual_seed(self.opt.get("manual_seed") or 0))
 
     def setup_optimizers(self) -> None:
         options = dict(self.opt["train"]["optim_g"])

@@ -188,6 +188,36 @@ def test_prompt_dropout_makes_samples_blind_in_its_share_and_again_the_same(tmp_
     assert "text_null" in changed(always.net_g, before)
 
 
+def test_text_gates_wake_once_alike_in_the_network_and_its_average(tmp_path):
+    small = {"dim": 8, "enc_blocks": [1], "middle_blocks": 1, "dec_blocks": [1], "mixers": ["dense", "scan"]}
+
+    def gates(net):
+        return {name: value for name, value in net.state_dict().items() if name.endswith("text_gate.weight")}
+
+    def opt(phase, start=None, **train):
+        made = options(tmp_path, phase, **train)
+        made["network_g"] = OrderedDict(type="PromptMamba", **small)
+        made["path"]["pretrain_network_g"] = start
+        return made
+
+    first = build(opt("pretrain"))
+    assert len(gates(first.net_g)) == 4 and not any(weight.any() for weight in gates(first.net_g).values())
+    first.save(0, 1)
+    asleep = str(tmp_path / "net_g_1.pth")
+    model = build(opt("finetune", asleep, text_gate_std=0.5))
+    awake = gates(model.net_g)
+    assert all(0.3 < weight.std() < 0.7 for weight in awake.values())
+    assert all(torch.equal(weight, awake[name]) for name, weight in gates(model.net_g_ema).items())
+    again = build(opt("finetune", asleep, text_gate_std=0.5), seed=1)
+    assert all(torch.equal(weight, awake[name]) for name, weight in gates(again.net_g).items())
+    # what is awake already, as in a run that goes on, stays as it is
+    model.save(0, 2)
+    resumed = build(opt("finetune", str(tmp_path / "net_g_2.pth"), text_gate_std=2.0))
+    assert all(torch.equal(weight, awake[name]) for name, weight in gates(resumed.net_g).items())
+    with pytest.raises(UserError, match="StubPromptNet has no text gates"):
+        build(options(tmp_path, text_gate_std=0.5))
+
+
 @pytest.mark.parametrize(
     ("freeze", "moves"),
     [
@@ -676,6 +706,7 @@ def test_a_metric_that_is_not_finite_is_left_out_of_the_mean():
         (lambda o: o["train"].pop("pixel_opt"), "train has no loss"),
         (lambda o: o["train"]["optim_g"].pop("lr"), "optim_g lacks 'lr'"),
         (lambda o: o["train"].update(phase="pretrain", prompt_dropout=0.1), "means nothing in phase pretrain"),
+        (lambda o: o["train"].update(phase="pretrain", text_gate_std=0.1), "text_gate_std means nothing in phase"),
         (lambda o: (o["train"].update(phase="pretrain"), o["val"].update(prompt="from_dataset")), "knows no prompts"),
         (lambda o: o["val"].update(prompt=3), "val.prompt must be from_dataset, none or a text"),
     ],
