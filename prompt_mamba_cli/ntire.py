@@ -118,9 +118,7 @@ def _tell_measures(args: argparse.Namespace, path: Path) -> None:
         flops = found.products if found.fvcore is None else found.fvcore
         for year in (2025, 2026):
             score = esr_score(year, found.seconds * 1e3, flops / 1e9, found.parameters / 1e6)
-            line = (
-                f"{score.flops:.4g} for fvcore's count, {score.parameters:.4g} for parameters; the baseline has 7.389"
-            )
+            line = f"operations {score.flops:.4g}, parameters {score.parameters:.4g}; the baseline has 7.389"
             if found.memory is not None:  # a GPU
                 line = f"{score.final:.4g} with this runtime, the organisers' being that of a RTX A6000: {line}"
             lines.append((f"score {year}", line))
