@@ -7,6 +7,8 @@ with the photograph (dB), and with each other. The seam metric looks at the tile
 step across the lines where a tile begins or ends to be seen, divided by the mean step across all other lines. 1 means
 that the tiles' borders cannot be told from other places.
 
+Half precision and ensemble: what they change on the same photographs, and the time they take on one thread.
+
 Memory and time: larger images, each restored in a process of its own, so that the peak of memory is its own. The image
 and its result (6 bytes a pixel) are left out of the peak: what is counted is what restoring takes beside them.
 """
@@ -88,6 +90,29 @@ def compare(restorer: Restorer, tiles: list[int], prompt: str | None) -> list[li
     return rows
 
 
+def options(restorer: Restorer, prompt: str | None) -> list[list[str]]:
+    """dB against the photograph, and processor time / that of float32, in half precision and of the ensemble."""
+    half = Restorer(restorer.net, name=restorer.name, device="cpu", phase=restorer.phase, half=True)
+    ways = {
+        "float32": (restorer, False),
+        str(half.half).replace("torch.", ""): (half, False),
+        "ensemble": (restorer, True),
+    }
+    if half.half is None:
+        del ways["None"]
+    rows = []
+    for name in PHOTOGRAPHS:
+        truth, image = noisy(name)
+        found = {}
+        for way, (one, ensemble) in ways.items():
+            start = time.process_time()
+            restored = one.restore(image, prompt, tile="none", ensemble=ensemble)
+            found[way] = psnr(restored, truth), time.process_time() - start
+        best, taken = found.pop("float32")
+        rows += [[name, way, f"{best:.3f}", f"{db - best:+.3f}", f"{t / taken:.2f}"] for way, (db, t) in found.items()]
+    return rows
+
+
 def large(megapixels: float) -> np.ndarray:
     """A photograph, repeated in mirror images up to this size, sides 4 : 3; uint8."""
     height = round(math.sqrt(megapixels * 1e6 * 3 / 4))
@@ -143,24 +168,27 @@ def main() -> None:
     parser.add_argument("--megapixels", type=float, nargs="*", default=[1, 4, 16, 64, 100])
     parser.add_argument("--large-tiles", nargs="+", default=["512", "1024"], help="sides for the large images, or none")
     parser.add_argument("--one", help="measure the first size with this tile only, and print JSON")
-    options = parser.parse_args()
-    if options.one:
-        tile = options.one if options.one == "none" else int(options.one)
-        print(json.dumps(measure_one(options.model, options.megapixels[0], tile, options.threads, options.prompt)))
+    args = parser.parse_args()
+    if args.one:
+        tile = args.one if args.one == "none" else int(args.one)
+        print(json.dumps(measure_one(args.model, args.megapixels[0], tile, args.threads, args.prompt)))
         return
-    report = Report(f"Tiles against the whole image, model {options.model}")
-    report.add(machine(options.threads))
+    report = Report(f"Tiles against the whole image, model {args.model}")
+    report.add(machine(args.threads))
     header = ["photograph", "tile", "noisy, dB", "whole, dB", "tiled - whole, dB", "tiled against whole, dB", "seams"]
-    rows = compare(load(options.model), options.tiles, options.prompt)
+    restorer = load(args.model)
+    rows = compare(restorer, args.tiles, args.prompt)
     report.add("## What tiles change\n", table(header, rows))
     differences = [float(row[4]) for row in rows]
     report.add(f"mean difference {np.mean(differences):+.3f} dB, worst {min(differences):+.3f} dB\n")
+    header = ["photograph", "", "float32, dB", "difference, dB", "time / float32"]
+    report.add("## Half precision and ensemble\n", table(header, options(restorer, args.prompt)))
     rows = []
-    for tile in options.large_tiles:
-        for megapixels in options.megapixels:
+    for tile in args.large_tiles:
+        for megapixels in args.megapixels:
             command = [sys.executable, __file__, "--one", tile, "--megapixels", str(megapixels)]
-            command += ["--threads", str(options.threads), "--model", options.model]
-            command += ["--prompt", options.prompt] if options.prompt else []
+            command += ["--threads", str(args.threads), "--model", args.model]
+            command += ["--prompt", args.prompt] if args.prompt else []
             run = subprocess.run(command, capture_output=True, text=True, check=False)
             if run.returncode:
                 said = (run.stderr.strip() or "killed, out of memory?").splitlines()[-1]
@@ -172,8 +200,8 @@ def main() -> None:
             rows.append([*row, f"{seconds / megapixels:.2f}"])
     if rows:
         header = ["tile", "image", "megapixels", "peak memory, MB", "seconds", "seconds / megapixel"]
-        report.add(f"## Memory and time, {options.threads} thread(s)\n", table(header, rows))
-    report.save(options.output)
+        report.add(f"## Memory and time, {args.threads} thread(s)\n", table(header, rows))
+    report.save(args.output)
 
 
 if __name__ == "__main__":
