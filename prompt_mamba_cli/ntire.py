@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="CKPT",
         help="the trained network, .pth or .safetensors, or a run's folder",
     )
-    parser.add_argument("--opt", metavar="YML", help="the option file that trained it, if the checkpoint does not say")
+    parser.add_argument("--opt", metavar="YML", help="the option file that trained it")
     parser.add_argument("-o", "--output", required=True, metavar="FOLDER", help="receives the files")
     parser.add_argument("-p", "--prompt", help="a request that the network shall always follow (default: none)")
     parser.add_argument(
@@ -43,6 +43,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--measure", action="store_true",
         help="tell parameters, operations, activations and time for 256 x 256 pixels, and the score of esr",
     )  # fmt: skip
+    parser.add_argument(
+        "--factsheet",
+        action="store_true",
+        help="write factsheet.tex: the measures, and what --opt says of training",
+    )
     parser.add_argument("--extra-data", action="store_true", help="say in readme.txt that more data was trained on")
     parser.add_argument("--description", default="", help="a line for readme.txt")
     parser.add_argument("--device", default="auto", help="for results and times: auto, cpu, cuda ... (default: auto)")
@@ -84,17 +89,30 @@ def run(args: argparse.Namespace) -> int:
         results = _results(args, net, source, target)
         line = f"results written to {str(target)!r}: {results.seconds:.3f} s for an image"
         print(line if results.psnr is None else f"{line}, PSNR {results.psnr:.2f} dB")
-    if args.measure:
-        _tell_measures(args, written.network)
+    if args.measure or args.factsheet:
+        measures, device = _measured(args, written.network)
+        if args.measure:
+            _tell_measures(args, measures, device)
+        if args.factsheet:
+            from prompt_mamba_arch.compat.options import read_option_file
+            from prompt_mamba_arch.ntire import write_factsheet
+
+            options = None if args.opt is None else read_option_file(args.opt)
+            path = folder / "factsheet.tex"
+            write_factsheet(
+                path, args.track, args.team, args.name, net, measures, options,
+                device=device, extra_data=args.extra_data,
+            )  # fmt: skip
+            print(f"written to {str(path)!r}; the dotted lines are for the team to fill in")
     return 0
 
 
-def _tell_measures(args: argparse.Namespace, path: Path) -> None:
-    """Of the file that is handed in: its scan is the one that the organisers will run."""
+def _measured(args: argparse.Namespace, path: Path):
+    """Of the file that is handed in: its scan is the one that the organisers will run. Also says on which device."""
     import torch
     from tqdm import tqdm
 
-    from prompt_mamba_arch.ntire import esr_score, load_network_file, measure
+    from prompt_mamba_arch.ntire import load_network_file, measure
 
     device = ("cuda" if torch.cuda.is_available() else "cpu") if args.device == "auto" else args.device
     with tqdm(unit="pass", disable=None, leave=False) as bar:
@@ -103,7 +121,12 @@ def _tell_measures(args: argparse.Namespace, path: Path) -> None:
             bar.total, bar.n = total, done
             bar.refresh()
 
-        found = measure(load_network_file(path), device=device, progress=progress)
+        return measure(load_network_file(path), device=device, progress=progress), device
+
+
+def _tell_measures(args: argparse.Namespace, found, device: str) -> None:
+    from prompt_mamba_arch.ntire import esr_score
+
     lines = [
         ("parameters", f"{found.parameters / 1e6:.4f} M"),
         ("products", f"{found.products / 1e9:.4f} G, convolutions and matrix products"),

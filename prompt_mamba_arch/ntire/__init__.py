@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from prompt_mamba_arch.ntire.factsheet import write_factsheet
 from prompt_mamba_arch.ntire.measures import esr_score, load_network_file, measure
 from prompt_mamba_arch.ntire.one_file import flatten
 from prompt_mamba_arch.ntire.results import write_results
@@ -24,6 +25,7 @@ __all__ = [
     "load_network_file",
     "measure",
     "network_file",
+    "write_factsheet",
     "write_results",
     "write_submission",
 ]

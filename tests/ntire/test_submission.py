@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -13,9 +14,11 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from basicsr.archs import build_network
 
 from prompt_mamba_arch import cli
 from prompt_mamba_arch.archs.prompt_mamba_arch import PromptMamba
+from prompt_mamba_arch.compat.options import read_option_file
 from prompt_mamba_arch.data import ImageSource
 from prompt_mamba_arch.errors import UserError
 from prompt_mamba_arch.ntire import (
@@ -27,6 +30,7 @@ from prompt_mamba_arch.ntire import (
     write_results,
     write_submission,
 )
+from prompt_mamba_arch.ntire.factsheet import escaped
 from prompt_mamba_arch.restore import Restorer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -334,10 +338,6 @@ def test_operations_are_counted(tmp_path, monkeypatch):
     ("file", "track"), [("train_PromptMamba_light_SRx4.yml", "esr"), ("train_PromptMamba_dn50.yml", "dn50")]
 )
 def test_the_shipped_options_are_for_the_tracks(tmp_path, monkeypatch, file, track):
-    from basicsr.archs import build_network
-
-    from prompt_mamba_arch.compat.options import read_option_file
-
     options = read_option_file(ROOT / "options" / "train" / "PromptMamba" / file)
     net = build_network(options["network_g"])
     assert not any(net.text_parameters()) and net.upscale == options["scale"]
@@ -372,5 +372,33 @@ def test_measures_are_told(tmp_path, run, monkeypatch):
     usual = ["--team", 1, "--name", "Net", "--checkpoint", path, "-o", tmp_path / "out", "--measure"]
     told, _ = run("--track", "esr", *usual)
     assert "score 2026" in told and "inf" not in told and f"of {convolutions} convolutions" in told
-    told, _ = run("--track", "sr_x4", *usual)
+    assert not (tmp_path / "out" / "factsheet.tex").exists()
+    options = ROOT / "options" / "train" / "PromptMamba" / "train_PromptMamba_light_SRx4.yml"
+    told, _ = run("--track", "sr_x4", *usual, "--factsheet")
     assert "score" not in told and "runtime" in told
+    text = (tmp_path / "out" / "factsheet.tex").read_text()
+    assert "Super-Resolution" in text and "2 blocks" in text and "total" not in text
+    net = build_network(read_option_file(options)["network_g"])
+    usual[usual.index("--checkpoint") + 1] = save(net, tmp_path / "light.pth")
+    run("--track", "esr", *usual, "--factsheet", "--opt", options, "--extra-data")
+    text = (tmp_path / "out" / "factsheet.tex").read_text()
+    for said in (
+        r"DIV2K\_train\_HR\_sub",
+        "256 $\\times$ 256",
+        "AdamW: lr 0.001",
+        "500000",
+        "L1Loss",
+        "was used.",
+        "0.136 M",
+    ):
+        assert said in text, said
+    assert "datasets/" not in text and str(tmp_path) not in text
+    unescaped = re.sub(r"\\[{}_%&#$]", "", text)
+    assert unescaped.count("{") == unescaped.count("}") and text.count(r"\begin{") == text.count(r"\end{")
+    assert not re.search(r"(?<!\\)[#_%]", text)  # LaTeX would read them as commands
+
+
+def test_any_text_is_safe_in_latex():
+    assert escaped("a_b & 50% of {c}~\\d^e 3 x 4") == (
+        r"a\_b \& 50\% of \{c\}\textasciitilde{}\textbackslash{}d\textasciicircum{}e 3 $\times$ 4"
+    )
