@@ -155,6 +155,7 @@ setup(
         "cuda": ["mamba-ssm>=2.3.0; sys_platform == 'linux'"],
         "lpips": ["lpips>=0.1.4"],
         "export": ["onnx>=1.16", "onnxruntime>=1.18", "onnxscript>=0.5"],
+        "video": ["av>=12"],
         "app": ["gradio>=5"],
         "dev": ["pytest>=8", "ruff>=0.6", "scikit-image>=0.22", "lpips>=0.1.4"],
     },

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import torch
 
+from prompt_mamba_arch import video
 from prompt_mamba_arch.comparison import before_after
 from prompt_mamba_arch.errors import UserError, one_line, plain_line
 from prompt_mamba_arch.image_io import Photo, read_photo, write_photo
@@ -79,7 +80,7 @@ def load(wish: Wish) -> Restorer:
 def restore_file(
     restorer: Restorer, job: Job, wish: Wish, progress: Callable[[int, int], None] | None = None
 ) -> list[str]:
-    """One photograph. Its result appears last, so where there is one, all of it is there.
+    """One photograph or film. Its result appears last, so where there is one, all of it is there.
 
     Returns:
         What was lost on the way, in plain words.
@@ -87,21 +88,29 @@ def restore_file(
     Raises:
         UserError, OSError: as `read_photo`, `Restorer.restore`, `write_photo`; or the result has come to be there.
     """
-    source, target, comparison = job
+    source, target, _ = job
     times = source.stat() if source.is_file() else None  # before reading, which changes them
+    how = (wish.prompts or None, wish.strength, wish.tile, progress)
+    if target.suffix.lower() in video.SUFFIXES:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        notes = video.restore_film(restorer, source, target, *how, ensemble=wish.ensemble)
+    else:
+        notes = _restore_photo(restorer, job, how, wish)
+    if wish.keep_times:
+        os.utime(target, ns=(times.st_atime_ns, times.st_mtime_ns))
+    return notes
+
+
+def _restore_photo(restorer: Restorer, job: Job, how: tuple, wish: Wish) -> list[str]:
+    source, target, comparison = job
     photo = read_photo(source)
-    pixels = restorer.restore(
-        photo.pixels, wish.prompts or None, wish.strength, wish.tile, progress, ensemble=wish.ensemble
-    )
+    pixels = restorer.restore(photo.pixels, *how, ensemble=wish.ensemble)
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.exists() and not wish.overwrite:
         raise UserError(f"{str(target)!r} has come to be there meanwhile, and is kept")
     if comparison is not None:
         write_photo(comparison, Photo(before_after(photo.pixels, pixels), icc=photo.icc))
-    lost = write_photo(target, photo.with_pixels(pixels))
-    if wish.keep_times:
-        os.utime(target, ns=(times.st_atime_ns, times.st_mtime_ns))
-    return [*photo.notes, *lost]
+    return [*photo.notes, *write_photo(target, photo.with_pixels(pixels))]
 
 
 def restore_files(

@@ -11,9 +11,11 @@ from typing import NamedTuple
 
 from prompt_mamba_cli.arguments import Mistake
 
-__all__ = ["SUFFIXES", "Job", "Share", "check_targets", "collect", "share_of", "suffix_by_content"]
+__all__ = ["SUFFIXES", "Job", "Share", "check_targets", "collect", "is_film", "share_of", "suffix_by_content"]
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")  # those of prompt_mamba_arch.image_io
+FILMS = (".mp4", ".m4v", ".mov", ".mkv", ".webm")  # those of prompt_mamba_arch.video
+_READ_FILMS = (*FILMS, ".avi", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".ts", ".mts", ".m2ts", ".ogv")
 
 
 class Job(NamedTuple):
@@ -84,9 +86,14 @@ def collect(inputs: Sequence[str], output: str, compare: bool = False) -> tuple[
 def _alone(source: Path, target: Path, output: str) -> Job:
     if target.is_dir() or output.endswith(("/", os.sep)):
         target = target / source.name
-    if target.suffix.lower() not in SUFFIXES:
-        raise Mistake(f"cannot write {target.name!r}: its suffix must be one of {', '.join(SUFFIXES)}")
+    suffixes = FILMS if is_film(source) else SUFFIXES
+    if target.suffix.lower() not in suffixes:
+        raise Mistake(f"cannot write {target.name!r}: its suffix must be one of {', '.join(suffixes)}")
     return Job(source, target)
+
+
+def is_film(path: Path) -> bool:
+    return path.suffix.lower() in _READ_FILMS
 
 
 def _into_folder(found: Mapping[Path, Path], target: Path) -> list[Job]:

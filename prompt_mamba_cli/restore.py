@@ -1,4 +1,4 @@
-"""`prompt-mamba restore`: photographs, one or many."""
+"""`prompt-mamba restore`: photographs, one or many, or a film."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from prompt_mamba_cli.arguments import Mistake, count, prompt, share, strength, tile
-from prompt_mamba_cli.photographs import Job, check_targets, collect, share_of, suffix_by_content
+from prompt_mamba_cli.photographs import Job, check_targets, collect, is_film, share_of, suffix_by_content
 
-HELP = "restore a photograph, or many"
+HELP = "restore a photograph, or many, or a film"
 _STREAM = "-"
 _SHOWN = 100  # characters of a prompt
 
@@ -45,7 +45,7 @@ class _Voice:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-i", "--input", required=True, nargs="+", metavar="IN",
-        help="photographs, folders of them, patterns such as 'photos/**/*.jpg', or - for standard input",
+        help="photographs, folders of them, patterns such as 'photos/**/*.jpg', - for standard input, or a film",
     )  # fmt: skip
     parser.add_argument(
         "-o", "--output", required=True, metavar="OUT", help="a file, a folder, or - for standard output"
@@ -88,6 +88,8 @@ def run(args: argparse.Namespace) -> int:
     if _STREAM in (args.output, *args.input):
         return _with_streams(args)
     jobs, passed_over = collect(args.input, args.output, args.compare)
+    if is_film(jobs[0].source) and (args.compare or args.dry_run):
+        raise Mistake("--compare and --dry-run are for photographs, not for films")
     voice = _Voice()
     voice.warn(passed_over)
     return _restore(args, jobs, voice)

@@ -38,7 +38,7 @@ def test_several_prompts(tmp_path, run, save, model):
 @pytest.mark.parametrize(
     "prompts, said",
     [
-        (["remove the noise but keep the blur"], [r"I understood: remove noise \(0\.\d\d\), keep .*blur"]),
+        (["remove the noise but keep the blur"], [r"I understood: remove noise \([01]\.\d\d\), keep .*blur"]),
         (
             ["what is the capital of France?"],
             [r"I understood: this does not ask for restoration .*nothing should change"],

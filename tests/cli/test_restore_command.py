@@ -15,7 +15,7 @@ from PIL import Image
 import prompt_mamba_cli
 import prompt_mamba_cli.arguments
 import prompt_mamba_cli.photographs
-from prompt_mamba_arch import batch, cli, image_io, restore
+from prompt_mamba_arch import batch, cli, image_io, restore, video
 from prompt_mamba_arch.restore import Restorer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -250,6 +250,7 @@ def test_unfinished_commands(run, arguments):
 def test_what_is_repeated_agrees():
     """The command imports nothing of the package before work begins, so it has its own copies."""
     assert prompt_mamba_cli.photographs.SUFFIXES == tuple(image_io.SUFFIXES)
+    assert prompt_mamba_cli.photographs.FILMS == tuple(video.SUFFIXES)
     assert prompt_mamba_cli.arguments.MIN_TILE == restore.MIN_TILE
 
 
