@@ -36,6 +36,7 @@ _PACKAGES = (
     "safetensors",
     "lmdb",
 )
+_EXTRAS = {"lpips": "lpips", "video": "av", "export": "onnxruntime", "app": "gradio"}  # extra -> a package of it
 _BUILD = (
     "python setup.py build_ext --inplace --force  (in a clone; else install the package again, with a C++ compiler)"
 )
@@ -75,6 +76,12 @@ def examine() -> Iterator[Finding]:
 def _packages() -> Iterator[Finding]:
     versions = {name: _version(name) for name in _PACKAGES}
     yield Finding(GOOD, "packages", ", ".join(f"{name} {version}" for name, version in versions.items() if version))
+    here = {extra: _version(name) for extra, name in _EXTRAS.items()}
+    value = ", ".join(f"{extra} ({_EXTRAS[extra]} {version})" for extra, version in here.items() if version) or "none"
+    missing = [extra for extra, version in here.items() if not version]
+    if missing:
+        value += f"; without {', '.join(missing)}: pip install 'prompt-mamba-arch[{','.join(missing)}]' brings them"
+    yield Finding(GOOD, "extras", value)
     try:
         from packaging.requirements import Requirement
 

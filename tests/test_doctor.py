@@ -26,6 +26,7 @@ def test_it_looks_at_everything():
     for name in ("version", "packages", "threads", "scan, CPU", "GPU", "free memory, cpu", "text encoder", "networks"):
         assert found[name].value and found[name].state in ("good", "poor")
         assert "\n" not in found[name].value
+    assert "video" in found["extras"].value and "app" in found["extras"].value
     assert f"torch {importlib.metadata.version('torch')}" in found["packages"].value
 
 
