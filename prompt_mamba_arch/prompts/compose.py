@@ -30,6 +30,14 @@ _AGREEMENT = (
     ("annoys", "annoy"),
     ("bothers", "bother"),
     ("ruins", "ruin"),
+    ("spoils", "spoil"),
+    ("disturbs", "disturb"),
+    ("gives", "give"),
+    ("makes", "make"),
+    ("stays", "stay"),
+    ("goes", "go"),
+    ("has ", "have "),
+    ("was ", "were "),
 )
 _JOINED = re.compile(r", | & | (?:and|plus|as well as|along with) ")
 _TAIL = re.compile(r" (?:of|from|in|on|under|over|with|that) ")
