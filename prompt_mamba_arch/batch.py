@@ -110,7 +110,8 @@ def _restore_photo(restorer: Restorer, job: Job, how: tuple, wish: Wish) -> list
         raise UserError(f"{str(target)!r} has come to be there meanwhile, and is kept")
     if comparison is not None:
         write_photo(comparison, Photo(before_after(photo.pixels, pixels), icc=photo.icc))
-    return [*photo.notes, *write_photo(target, photo.with_pixels(pixels))]
+    photo = photo.with_pixels(pixels)  # so that what it was takes no memory while this is encoded
+    return [*photo.notes, *write_photo(target, photo)]
 
 
 def restore_files(
