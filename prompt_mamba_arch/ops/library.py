@@ -36,12 +36,17 @@ def load() -> ctypes.CDLL:
         library = ctypes.CDLL(str(LIBRARY))
     except OSError as error:
         raise Missing(f"{LIBRARY.name} cannot be loaded: {error}") from error
-    if library.pm_scan_interface() != INTERFACE:
+    try:
+        found = library.pm_scan_interface()
+        library.pm_scan_instruction_set.restype = ctypes.c_char_p
+        library.pm_scan_use_instruction_set.argtypes = [ctypes.c_char_p]
+        library.pm_scan_multiply_adds.argtypes = [ctypes.c_int64]
+        library.pm_scan_multiply_adds.restype = ctypes.c_int64
+        library.pm_scan_forward.restype = library.pm_scan_backward.restype = ctypes.c_int
+    except AttributeError:  # a function that is not there
+        found = None
+    if found != INTERFACE:
         raise Missing(f"{LIBRARY.name} was built from other sources: run python setup.py build_ext --inplace --force")
-    library.pm_scan_instruction_set.restype = ctypes.c_char_p
-    library.pm_scan_use_instruction_set.argtypes = [ctypes.c_char_p]
-    library.pm_scan_multiply_adds.argtypes = [ctypes.c_int64]
-    library.pm_scan_multiply_adds.restype = ctypes.c_int64
     wanted = os.environ.get("PROMPT_MAMBA_INSTRUCTION_SET", "")  # for measurements
     if not library.pm_scan_use_instruction_set(wanted.encode()):
         raise Missing(f"PROMPT_MAMBA_INSTRUCTION_SET: there is no {wanted!r} here")

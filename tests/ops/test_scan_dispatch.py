@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -68,6 +69,13 @@ def test_a_library_that_is_missing_or_broken_or_old(monkeypatch, tmp_path, kerne
         library.load()
     monkeypatch.undo()
     monkeypatch.setattr(library, "INTERFACE", -1)
+    with pytest.raises(library.Missing, match="was built from other sources"):
+        library.load()
+
+
+@pytest.mark.parametrize("functions", [{}, {"pm_scan_interface": lambda: library.INTERFACE}])
+def test_a_library_that_lacks_functions(monkeypatch, tmp_path, kernels, functions):
+    monkeypatch.setattr(library.ctypes, "CDLL", lambda _: SimpleNamespace(**functions))
     with pytest.raises(library.Missing, match="was built from other sources"):
         library.load()
 
