@@ -8,6 +8,12 @@ Here glibc is asked to keep freed blocks of up to 1 GiB for the next tensor. Buf
 for inference only; torch's THP_MEM_ALLOC_ENABLE is read before this package is imported, and saves less. The price: up
 to 1 GiB stays with the process until it ends.
 
+A freed block is not always used again at once. glibc cuts an aligned block out of a larger one, and keeps the ends, of
+up to 96 bytes, in its cache of small blocks; until that cache is full the next tensor of the same size does not fit
+where the last one was, and goes behind it. So a process holds up to a few times its largest tensor, and its first
+calls meet fresh memory. Only GLIBC_TUNABLES=glibc.malloc.tcache_count=0, which glibc reads before the process
+begins, avoids it; the two thresholds must then be set in the same variable.
+
 PROMPT_MAMBA_MALLOC=0 turns it off, and any setting of glibc's own (MALLOC_MMAP_THRESHOLD_, MALLOC_TRIM_THRESHOLD_,
 GLIBC_TUNABLES) is left alone.
 """

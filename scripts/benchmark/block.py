@@ -2,9 +2,9 @@
 
     python scripts/benchmark/block.py [-o report.md] [--rounds 15] [--threads 2] [--channels 48]
 
-Inference on 128 x 128 features, training (forward and backward) on four times 64 x 64. BasicSR's SwinIR layer and, where
-spandrel is installed, its NAFNet block are measured as published; other_blocks.py has the rest, with torch's fastest
-operators. One thread is measured in processor time, several on the clock. Run it on a quiet machine.
+Inference on 128 x 128 features, training (forward and backward) on four times 64 x 64. BasicSR's SwinIR layer and,
+where spandrel is installed, its NAFNet block are measured as published; other_blocks.py has the rest, with torch's
+fastest operators. One thread is measured in processor time, several on the clock. Run it on a quiet machine.
 """
 
 from __future__ import annotations

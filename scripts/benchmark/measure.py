@@ -70,6 +70,31 @@ def memory_rate(threads: int) -> float:
     return 3 * a.numel() * 4 / medians({"triad": lambda: torch.add(b, c, alpha=3, out=a)}, 9, threads)["triad"]
 
 
+class PeakMemory:
+    """The most memory that the process has held since this was made, beyond what it held then."""
+
+    def __init__(self):
+        self.linux = Path("/proc/self/clear_refs").exists()
+        if self.linux:
+            # ru_maxrss is no use there: it begins with the parent's, and never falls
+            Path("/proc/self/clear_refs").write_text("5")
+        self.before = self._of_status("VmRSS") if self.linux else self._maximum()
+
+    def bytes(self) -> int:
+        return (self._of_status("VmHWM") if self.linux else self._maximum()) - self.before
+
+    @staticmethod
+    def _of_status(name: str) -> int:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith(name)) * 1024
+
+    @staticmethod
+    def _maximum() -> int:
+        import resource  # not on Windows
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
 def processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

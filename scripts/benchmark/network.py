@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import json
 import math
-import resource
 import subprocess
 import sys
 import time
 
 import torch
-from measure import Report, arguments, machine, table
+from measure import PeakMemory, Report, arguments, machine, table
 
 DEFAULT = (0.25, 0.5, 1, 2, 4, 8, 16)  # megapixels, sides 4 : 3
 
@@ -36,19 +35,20 @@ def measure_one(size: str, megapixels: float, threads: int, rounds: int) -> dict
     with torch.no_grad():
         net(torch.rand(1, 3, 64, 64))  # what is loaded and allocated once
         x = torch.rand(1, 3, height, width)
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        memory = PeakMemory()
         taken = []
         for _ in range(rounds):
             start = time.perf_counter()
             net(x)
             taken.append(time.perf_counter() - start)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
-    return {"pixels": height * width, "size": f"{width} x {height}", "seconds": min(taken), "bytes": peak * unit}
+    return {"pixels": height * width, "size": f"{width} x {height}", "seconds": min(taken), "bytes": memory.bytes()}
 
 
 def exponent(found: list[dict], key: str) -> float:
-    points = [(math.log(f["pixels"]), math.log(f[key])) for f in found]
+    """NaN where fewer than two sizes have a figure: a small image may fit into memory that was there already."""
+    points = [(math.log(f["pixels"]), math.log(f[key])) for f in found if f[key] > 0]
+    if len({x for x, _ in points}) < 2:
+        return math.nan
     x_mean, y_mean = (sum(values) / len(points) for values in zip(*points))
     return sum((x - x_mean) * (y - y_mean) for x, y in points) / sum((x - x_mean) ** 2 for x, _ in points)
 
@@ -77,8 +77,14 @@ def main() -> None:
             continue
         found.append(json.loads(run.stdout))
     rows = [
-        [f["size"], f"{f['pixels'] / 1e6:.2f}", f"{f['seconds']:.2f}"]
-        + [f"{f['seconds'] / f['pixels'] * 1e6:.2f}", f"{f['bytes'] / 2**20:.0f}", f"{f['bytes'] / f['pixels']:.0f}"]
+        [
+            f["size"],
+            f"{f['pixels'] / 1e6:.2f}",
+            f"{f['seconds']:.2f}",
+            f"{f['seconds'] / f['pixels'] * 1e6:.2f}",
+            f"{f['bytes'] / 2**20:.0f}",
+            f"{f['bytes'] / f['pixels']:.0f}",
+        ]
         for f in found
     ]
     header = ["image", "megapixels", "seconds", "seconds / megapixel", "peak memory, MB", "bytes / pixel"]
