@@ -229,8 +229,9 @@ def test_cuda_tensors_choose_the_kernels_and_others_do_not(kernel, caplog):
         with torch.no_grad():
             selective_scan(**sequence("cuda"), return_last_state=True)
     assert len(kernel.calls) == 4 and all(call["u"].is_cuda for call in kernel.calls)
-    selective_scan(**sequence())
-    assert len(kernel.calls) == 4 and not caplog.records
+    assert not caplog.records
+    selective_scan(**sequence())  # without the C++ kernels this may say so
+    assert len(kernel.calls) == 4
 
 
 def test_what_the_kernels_cannot_do_runs_in_pytorch_on_cuda(kernel):

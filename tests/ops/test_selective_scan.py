@@ -551,46 +551,6 @@ def test_memory_without_gradients_does_not_grow_with_the_states(backend):
 # ---- arguments ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"delta": (2, 4, 36)}, r"selective_scan: delta must be \(2, 4, 37\), not \(2, 4, 36\)"),
-        ({"A": (5, 3)}, r"selective_scan: A must be \(4, 3\), not \(5, 3\)"),
-        ({"C": (2, 2, 3, 36)}, r"selective_scan: C must be \(2, 2, 3, 37\), not \(2, 2, 3, 36\)"),
-        ({"C": (2, 1, 3, 37)}, r"selective_scan: C must be \(2, 2, 3, 37\), not \(2, 1, 3, 37\)"),
-        ({"D": (1,)}, r"selective_scan: D must be \(4,\), not \(1,\)"),
-        ({"z": (1, 4, 37)}, r"selective_scan: z must be \(2, 4, 37\), not \(1, 4, 37\)"),
-        ({"delta_bias": (4, 1)}, r"selective_scan: delta_bias must be \(4,\), not \(4, 1\)"),
-        ({"B": (2, 3, 3, 37), "C": (2, 3, 3, 37)}, "4 channels cannot be shared by 3 groups of B and C"),
-        ({"u": (4, 37)}, r"u must be \(B, D, L\)"),
-    ],
-)
-def test_wrong_shapes_are_named(change, message):
-    tensors, flags = sequence(groups=2)
-    tensors.update({name: torch.zeros(shape) for name, shape in change.items()})
-    with pytest.raises(ValueError, match=message):
-        selective_scan(**tensors, **flags)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"dbc": (2, 35, 2, 7)}, r"selective_scan_2d: dbc"),
-        ({"dbc": (2, 34, 2, 8)}, r"selective_scan_2d: dbc must be \(2, 35, 2, 8\), not \(2, 34, 2, 8\)"),
-        ({"dt_bias": (2, 5)}, r"selective_scan_2d: dt_bias must be \(2, 4\), not \(2, 5\)"),
-        ({"A": (2, 4, 2)}, r"selective_scan_2d: A must be \(2, 4, 3\), not \(2, 4, 2\)"),
-        ({"D": (2, 4, 1)}, r"selective_scan_2d: D must be \(2, 4\), not \(2, 4, 1\)"),
-        ({"order": (1, 35)}, r"selective_scan_2d: order must be \(2, 35\), not \(1, 35\)"),
-        ({"x": (2, 5, 7, 4)}, r"selective_scan_2d: x must be \(B, L, D\)"),
-    ],
-)
-def test_wrong_shapes_of_images_are_named(change, message):
-    tensors = image()
-    tensors.update({name: torch.zeros(shape) for name, shape in change.items()})
-    with pytest.raises(ValueError, match=message):
-        selective_scan_2d(**tensors)
-
-
 @pytest.mark.parametrize("function", [selective_scan, selective_scan_2d])
 def test_unknown_backend_is_refused_with_the_known_ones(function):
     tensors = sequence()[0] if function is selective_scan else image()
@@ -617,13 +577,6 @@ def test_orders_visit_every_pixel_once(height, width):
     for name in DIRECTIONS:
         if name.endswith("_reversed"):
             assert rows[name] == rows[name[: -len("_reversed")]][::-1]
-
-
-def test_orders_of_a_small_image():
-    rows, columns, snake = scan_order(3, 2, ("rows", "columns", "snake")).tolist()
-    assert rows == [0, 1, 2, 3, 4, 5]
-    assert columns == [0, 2, 4, 1, 3, 5]
-    assert snake == [0, 1, 3, 2, 4, 5]
 
 
 def test_snake_only_ever_steps_to_a_neighbour():
