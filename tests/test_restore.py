@@ -281,7 +281,7 @@ def test_auto_takes_tiles_only_where_memory_is_short(monkeypatch, restorer):
 @pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="needs Linux")
 def test_the_estimate_of_memory_holds():
     """Above what a pass takes, and not by far: tiles neither exhaust memory nor are needlessly small."""
-    program = """
+    program = r"""
 import os, re, resource, torch
 from prompt_mamba_arch.archs.prompt_mamba_arch import PromptMamba
 from prompt_mamba_arch.restore import Restorer
