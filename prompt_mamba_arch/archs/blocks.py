@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from prompt_mamba_arch.ops import scan_order, selective_scan_2d
+from prompt_mamba_arch.ops import linear, scan_order, selective_scan_2d
 
 NORM_EPS = 1e-6
 # What mixers and feed-forwards return: hidden features (B, H, W, inner), and the matrix that leads from them back to C
@@ -38,6 +38,9 @@ class PixelLinear(nn.Linear):
 
     def __init__(self, inputs: int, outputs: int):
         super().__init__(inputs, outputs, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return linear(x, self.weight)
 
 
 class ZeroLinear(nn.Linear):
@@ -243,7 +246,7 @@ class Block(nn.Module):
         """x + scale * (weight @ hidden); the scale, (1, C) or (B, C), goes into the matrix: it is smaller."""
         weight = weight * scale.unsqueeze(-1).to(weight.dtype)  # (1 or B, C, inner)
         if weight.shape[0] == 1:
-            return x + F.linear(hidden, weight[0])
+            return x + linear(hidden, weight[0])
         return x + torch.bmm(hidden.flatten(1, 2), weight.transpose(1, 2)).view(x.shape)
 
 

@@ -6,10 +6,11 @@ The organisers' environments have torch 1.13.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 
 from prompt_mamba_arch.ops import compose, torch_scan
 
-__all__ = ["attention", "selective_scan_2d"]
+__all__ = ["attention", "linear", "selective_scan_2d"]
 
 
 def selective_scan_2d(
@@ -48,3 +49,8 @@ def _sequence(*arguments) -> tuple[torch.Tensor, torch.Tensor]:
 def attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
     """`scaled_dot_product_attention`, which torch 2.0 brought: (..., L, C), (..., S, C), (..., S, V) -> (..., L, V)."""
     return (query @ key.transpose(-2, -1) * query.shape[-1] ** -0.5).softmax(dim=-1) @ value
+
+
+def linear(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """x `(..., in)` and weight `(out, in)` -> `(..., out)`."""
+    return F.linear(x, weight)

@@ -55,6 +55,7 @@ class Submission(NamedTuple):
 
 _STANDALONE = {
     "prompt_mamba_arch.ops.interface.selective_scan_2d": "prompt_mamba_arch.ntire.standalone.selective_scan_2d",
+    "prompt_mamba_arch.ops.linear_map.linear": "prompt_mamba_arch.ntire.standalone.linear",
     "torch.nn.functional.scaled_dot_product_attention": "prompt_mamba_arch.ntire.standalone.attention",
 }
 _NETWORK = '''
