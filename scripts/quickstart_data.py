@@ -8,7 +8,9 @@ Writes under OUT:
     photo.png         one whole degraded photograph, photo_gt.png its clean original, and photo_<kind>.png what is
                       left when only that kind of degradation is removed
 
-    python scripts/quickstart_data.py OUT
+With --photo-only nothing but the photograph, in the dark and noisy: for the starter model.
+
+    python scripts/quickstart_data.py OUT [--photo-only]
 """
 
 from __future__ import annotations
@@ -27,6 +29,10 @@ from prompt_mamba_arch.data import render, sample_recipe
 KINDS = ("noise", "holes")
 # as the option files of the quickstart have them
 RANGES = {"noise": {"model": "gaussian", "sigma": [15, 40]}, "holes": {"shape": "scratches", "fill": "white"}}
+DARK = [
+    {"kind": "lowlight", "params": {"stops": 2.5, "photons": 0, "read": 0}, "seed": 1},
+    {"kind": "noise", "params": {"model": "gaussian", "sigma": 20}, "seed": 2},
+]
 TRAIN = ("astronaut", "coffee", "rocket", "retina", "hubble_deep_field")  # what scikit-image ships; no download
 TEST = ("chelsea", "motorcycle")
 PIECE = 256  # pixels
@@ -96,8 +102,14 @@ def write_lines(path: Path, lines: list[dict]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path)
-    out = parser.parse_args().out
+    parser.add_argument("--photo-only", action="store_true", help="write the photo*.png, and nothing to train on")
+    args = parser.parse_args()
+    if not args.photo_only:
+        write_training_data(args.out)
+    write_photo(args.out, sample_recipe(seed=4, kinds=KINDS, count=2, ranges=RANGES) if not args.photo_only else DARK)
 
+
+def write_training_data(out: Path) -> None:
     for name in tqdm(TRAIN, desc="photographs"):
         for index, piece in enumerate(pieces(photograph(name), step=128)):
             write(out / "train" / f"{name}_{index:03d}.png", piece)
@@ -108,12 +120,13 @@ def main() -> None:
     write_lines(out / "requests.jsonl", requests)
     write_test_pairs(out / "test")
 
+
+def write_photo(out: Path, recipe: list[dict]) -> None:
     photo = photograph(TEST[0]).astype(np.float32) / 255
-    recipe = sample_recipe(seed=4, kinds=KINDS, count=2, ranges=RANGES)
     write(out / "photo.png", render(photo, recipe))
     write(out / "photo_gt.png", photo)
-    for kind in KINDS:
-        write(out / f"photo_{kind}.png", render(photo, recipe, without=(kind,)))
+    for step in recipe:
+        write(out / f"photo_{step['kind']}.png", render(photo, recipe, without=(step["kind"],)))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Restores the quickstart's photograph blind and with sentences, prints PSNR before and after, draws one picture.
 
-    python scripts/quickstart_report.py QUICKSTART_FOLDER CHECKPOINT
+    python scripts/quickstart_report.py QUICKSTART_FOLDER NETWORK
 
 Writes report.jpg and the restored photographs into the folder. Exits with 1 if a restoration is not nearer to its
 target than its input was.
@@ -19,7 +19,12 @@ from PIL import Image, ImageDraw, ImageFont
 from prompt_mamba_arch.restore import Restorer
 
 # prompt -> the file that holds what it asks for
-REQUESTS = {None: "photo_gt.png", "take the grain out": "photo_noise.png", "remove the scratches": "photo_holes.png"}
+REQUESTS = {
+    None: "photo_gt.png",
+    "take the grain out": "photo_noise.png",
+    "remove the scratches": "photo_holes.png",
+    "brighten it up": "photo_lowlight.png",
+}
 
 
 def read(path: Path) -> np.ndarray:
@@ -43,14 +48,16 @@ def panel(image: np.ndarray, text: str) -> np.ndarray:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("network", help="a shipped network's name or a checkpoint")
     args = parser.parse_args()
 
-    restorer = Restorer.from_pretrained(args.checkpoint)
+    restorer = Restorer.from_pretrained(args.network)
     lq = read(args.folder / "photo.png")
     rows, better = [], True
     print("\n| request | PSNR before | PSNR after |\n|---|---|---|")
     for prompt, target in REQUESTS.items():
+        if not (args.folder / target).exists():  # that kind is not in this photograph
+            continue
         gt = read(args.folder / target)
         restored = restorer.restore(lq, prompt)
         before, after = psnr(lq, gt), psnr(restored, gt)

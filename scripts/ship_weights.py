@@ -102,6 +102,7 @@ def main() -> None:
     args.output.parent.mkdir(parents=True, exist_ok=True)
     with replace_on_success(args.output) as temporary:
         save_file(state, temporary, {**metadata, "training": json.dumps(training)})
+        temporary.chmod(0o644)  # safetensors makes a file for its owner alone
         cost = cost_of_half(full, Restorer.from_pretrained(temporary), args.check)
         if cost >= _COST:
             raise SystemExit(f"half precision costs {cost:.4f} dB, which is too much; nothing was written")
