@@ -16,6 +16,7 @@ from prompt_mamba_arch.checkpoint_files import load_network, shipped_models
 from prompt_mamba_arch.errors import UserError, one_line
 from prompt_mamba_arch.memory import free_memory, is_out_of_memory
 from prompt_mamba_arch.ops import available_backends
+from prompt_mamba_arch.text import TextEncoder, Wish, read_intent
 from prompt_mamba_arch.tiling import restore_in_strips
 
 __all__ = ["Restorer", "shipped_models"]
@@ -123,7 +124,7 @@ class Restorer:
     def restore(
         self,
         image: np.ndarray,
-        prompt: str | Sequence[str] | None = None,
+        prompt: str | Wish | Sequence[str | Wish] | None = None,
         strength: float = 1.0,
         tile: str | int | None = "auto",
         progress: Callable[[int, int], None] | None = None,
@@ -134,8 +135,8 @@ class Restorer:
 
         Args:
             image: (H, W, 3) RGB, uint8, uint16, or float32 in [0, 1].
-            prompt: what to do, in plain words; None or "" removes whatever is wrong. Of several, each is done to the
-                result of the one before.
+            prompt: what to do, in plain words or as a `text.Wish`; None or "" removes whatever is wrong. Of several,
+                each is done to the result of the one before.
             strength: scales what is changed: 0 gives the input back exactly (enlarged by bicubic interpolation if the
                 network enlarges), 1 what the network says; above 1 exaggerates.
             tile: `auto` (tiles only if the whole image needs too much memory), `none`, or a side in pixels.
@@ -152,7 +153,7 @@ class Restorer:
         _check_image(image)
         if isinstance(strength, bool) or not isinstance(strength, numbers.Real) or not 0 <= strength <= 2:
             raise UserError(f"strength must be a number from 0 to 2, not {strength!r}")
-        prompts = [prompt] if prompt is None or isinstance(prompt, str) else list(prompt) or [None]
+        prompts = list(prompt) or [None] if isinstance(prompt, (list, tuple)) else [prompt]
         if len(prompts) > 1 and self.upscale > 1:
             raise UserError(f"the network {self.name!r} enlarges, so it takes one prompt at a time, not {len(prompts)}")
         self.tile_side(image.shape[:2], tile)  # a wrong one is said at once
@@ -195,13 +196,18 @@ class Restorer:
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
 
-    def embed(self, prompt: str | None) -> torch.Tensor | None:
+    def embed(self, prompt: str | Wish | None) -> torch.Tensor | None:
         """The prompt as `restore` gives it to the network, (1, text_dim); None without a prompt.
+
+        Networks that are told wishes (`PromptMamba(wishes=True)`) are told what the sentence was read to ask for,
+        others its embedding.
 
         Raises:
             UserError: the network takes no prompts, or the sentence encoder is not installed.
         """
-        if prompt is None or not prompt.strip():
+        if isinstance(prompt, str):
+            prompt = prompt.encode("utf-8", "replace").decode()  # a terminal's bytes may be no text
+        if prompt is None or prompt == Wish() or (isinstance(prompt, str) and not prompt.strip()):
             return None
         if not self.takes_prompts:
             raise UserError(f"the network {self.name!r} takes no prompts; leave the prompt out")
@@ -212,12 +218,13 @@ class Restorer:
                 "whatever is wrong",
                 stacklevel=2,
             )
+        if self._config.get("wishes", False):
+            wish = Wish.of(read_intent(prompt)) if isinstance(prompt, str) else prompt
+            return None if wish == Wish() else wish.vector(self._config["text_dim"])[None].to(self.device)
         if self._text_encoder is None:
-            from prompt_mamba_arch.text import TextEncoder  # transformers takes seconds to import
-
             self._text_encoder = TextEncoder()
-        prompt = prompt.encode("utf-8", "replace").decode()  # a terminal's bytes may be no text
-        return self._text_encoder.encode([prompt]).to(self.device)
+        sentence = prompt if isinstance(prompt, str) else prompt.sentence()
+        return self._text_encoder.encode([sentence]).to(self.device)
 
     def _restore_into(
         self,

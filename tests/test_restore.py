@@ -19,6 +19,7 @@ from prompt_mamba_arch import checkpoint_files, memory, restore
 from prompt_mamba_arch.archs.prompt_mamba_arch import PromptMamba
 from prompt_mamba_arch.errors import UserError
 from prompt_mamba_arch.restore import Restorer
+from prompt_mamba_arch.text import Wish
 
 
 def _tiny(**arguments):
@@ -130,6 +131,19 @@ def test_the_prompt_reaches_the_network(restorer):
     noise, haze = (restorer.restore(image, prompt) for prompt in ("remove the noise", "remove the haze"))
     assert abs(noise - blind).max() > 1e-4 and abs(noise - haze).max() > 1e-4
     np.testing.assert_array_equal(restorer.restore(image, "remove the noise"), noise)
+
+
+def test_a_network_with_wishes_is_told_what_the_sentence_was_read_to_ask_for(restorer):
+    wishing = Restorer(_tiny(wishes=True), device="cpu")
+    rain = Wish({"rain"})
+    assert torch.equal(wishing.embed("remove the rain"), rain.vector(384)[None])
+    assert torch.equal(wishing.embed("take the rain out, please"), wishing.embed(rain))
+    assert torch.equal(wishing.embed("what is the capital of France?"), Wish(()).vector(384)[None])
+    assert wishing.embed("fix this photo") is wishing.embed(Wish()) is wishing.embed(" ") is None
+    image = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(wishing.restore(image, rain), wishing.restore(image, "remove the rain"))
+    # one that reads sentences is given the wish as one
+    assert torch.equal(restorer.embed(rain), restorer.embed("remove the rain"))
 
 
 def test_several_prompts_are_followed_one_after_another(restorer):

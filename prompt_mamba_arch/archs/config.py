@@ -68,7 +68,7 @@ def _check(config: dict) -> None:
     def whole(value: object, least: int) -> bool:
         return type(value) is int and value >= least
 
-    flags = "local_conv gate scan_norm text_scan text_gate text_attention text_route use_checkpoint".split()
+    flags = "local_conv gate scan_norm text_scan text_gate text_attention text_route wishes use_checkpoint".split()
     counts = "in_chans out_chans dim unshuffle d_state num_experts text_dim text_width text_tokens".split()
     for name in counts:
         demand(whole(config[name], 1), name, "a whole number from 1")

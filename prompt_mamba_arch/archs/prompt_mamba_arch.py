@@ -71,6 +71,8 @@ class PromptMamba(nn.Module):
         text_attention: cross-attention at the coarsest level.
         text_tokens: tokens into which that expands the prompt.
         text_route: the prompt chooses experts too (num_experts above 1); else the image alone does.
+        wishes: how this network's prompts are made, for those who make them; it computes the same. False: the embedding
+            of the sentence. True: mostly the vector of what the sentence was read to ask for (`text.Wish.vector`).
         use_checkpoint: blocks recompute their features in the backward pass: less memory, a third more time.
 
     Raises:
@@ -113,6 +115,7 @@ class PromptMamba(nn.Module):
         text_attention: bool = True,
         text_tokens: int = 8,
         text_route: bool = True,
+        wishes: bool = False,
         use_checkpoint: bool = False,
     ):
         arguments = {name: value for name, value in locals().items() if name not in ("self", "size", "__class__")}

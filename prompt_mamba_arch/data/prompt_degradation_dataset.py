@@ -65,6 +65,7 @@ class PromptDegradationDataset(Dataset):
             kinds: list of kinds, or {kind: weight}; default all, equally often. "none" is the image as it is.
             ranges (dict): {kind: {parameter: value, [low, high] or list}} instead of the default draws.
             count: number of degradations of an image, [least, most] or a number; default [1, 3].
+            count_weights: how often each number from the least to the most is drawn, as [5, 3, 2]; default equally.
             order (str): `physical` (default) or `random`.
             requests (dict): weights of
                 `all` (remove everything), `subset` (some of several kinds, keep the rest; with one kind as `all`),
@@ -97,6 +98,7 @@ class PromptDegradationDataset(Dataset):
         "kinds",
         "ranges",
         "count",
+        "count_weights",
         "order",
         "requests",
         "prompts",
@@ -121,6 +123,7 @@ class PromptDegradationDataset(Dataset):
         self.kinds = check_kinds(opt.get("kinds"))
         self.ranges = check_ranges(opt.get("ranges") or {})
         self.count = _count(opt.get("count", (1, 3)))
+        self.count_weights = _count_weights(opt.get("count_weights"), self.count)
         self.order = option(opt, "order", str, default="physical")
         self.requests = _requests(opt.get("requests"))
         phase = opt.get("phase", "train")
@@ -169,7 +172,10 @@ class PromptDegradationDataset(Dataset):
     def request(self, seed: int) -> Request:
         """The recipe, the kinds to remove and the prompt that follow from `seed`."""
         rng = random.Random(seed)
-        recipe = sample_recipe(rng.getrandbits(48), self.kinds, self.count, ranges=self.ranges, order=self.order)
+        count = self.count
+        if self.count_weights is not None:
+            count = weighted(rng.random(), range(count[0], count[1] + 1), self.count_weights)
+        recipe = sample_recipe(rng.getrandbits(48), self.kinds, count, ranges=self.ranges, order=self.order)
         present = kinds_of(recipe)
         blind = rng.random() < self.dropout
         asked = weighted(rng.random(), tuple(self.requests), tuple(self.requests.values()))
@@ -237,6 +243,16 @@ def _count(value: Any) -> tuple[int, int]:
     ):
         raise UserError(f"count must be a number or [least, most], as [1, 3], not {value!r}")
     return tuple(pair)
+
+
+def _count_weights(value: Any, count: tuple[int, int]) -> list[float] | None:
+    if value is None:
+        return None
+    numbers = count[1] - count[0] + 1
+    good = isinstance(value, (list, tuple)) and len(value) == numbers
+    if not good or any(type(w) not in (int, float) or w < 0 for w in value) or not 0 < sum(value) < float("inf"):
+        raise UserError(f"count_weights must be {numbers} numbers, one for each count from {count[0]} to {count[1]}")
+    return list(value)
 
 
 def _requests(value: Any) -> dict[str, float]:

@@ -19,6 +19,7 @@ from basicsr.utils.dist_util import get_dist_info, master_only
 from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor, nn
 
+from prompt_mamba_arch.data.kinds import KINDS
 from prompt_mamba_arch.errors import UserError
 from prompt_mamba_arch.models import checkpoint
 from prompt_mamba_arch.models.intent_loss import IntentLoss
@@ -29,9 +30,11 @@ from prompt_mamba_arch.models.two_phase_options import (
     takes_prompts,
 )
 from prompt_mamba_arch.models.validation import validate
-from prompt_mamba_arch.text import TextEncoder
+from prompt_mamba_arch.text import TextEncoder, Wish, read_intents, wish_vectors
 
 __all__ = ["PromptTwoPhaseModel"]
+
+_ABSENT_SHARE = 0.06  # of each kind that is not in an image: how often it is wished away all the same
 
 
 @MODEL_REGISTRY.register()
@@ -46,6 +49,10 @@ class PromptTwoPhaseModel(SRModel):
         train.phase            pretrain or finetune
         train.prompt_dropout   share of samples whose prompt is left out, so that the blind mode stays alive; finetune.
                                Samples that should keep some of what is wrong with them keep their prompt
+        train.sentence_share   for a network with `wishes: true`: share of samples whose prompt stays a sentence's
+                               embedding, so that the network understands both; finetune. The others are told the
+                               kinds that should go, and sometimes a kind that is not there, whose removal changes
+                               nothing
         train.text_gate_std    phase 2 starts with random text gates of this standard deviation instead of neutral ones:
                                the first results are worse, and what prompts ask for is learned sooner; finetune
         train.freeze           none, backbone (all but the text parameters) or a list of regular expressions
@@ -95,6 +102,7 @@ class PromptTwoPhaseModel(SRModel):
         self.grad_clip = train.get("grad_clip") or math.inf
         self.accumulate = int(train.get("accumulate") or 1)
         self.prompt_dropout = train.get("prompt_dropout") or 0.0
+        self.sentence_share = (train.get("sentence_share") or 0.0) if self.tells_wishes else 1.0
         self.amp_dtype = AMP_DTYPES[train.get("amp") or "none"]
         self.scaler = _grad_scaler(enabled=self.amp_dtype is torch.float16)
 
@@ -171,7 +179,14 @@ class PromptTwoPhaseModel(SRModel):
             return None
         if self._text_encoder is None:
             self._require_text()
+        if self.tells_wishes:
+            return wish_vectors(map(Wish.of, read_intents(prompts)), self.text_encoder.dim).to(self.device)
         return self.text_encoder.encode(prompts).to(self.device)
+
+    @property
+    def tells_wishes(self) -> bool:
+        """Whether the network is told what sentences were read to ask for."""
+        return bool(getattr(self.get_bare_model(self.net_g), "config", {}).get("wishes", False))
 
     # ------------------------------------------------------------------------------------------------- training
 
@@ -243,8 +258,29 @@ class PromptTwoPhaseModel(SRModel):
         dropped = torch.rand(len(self.prompts), generator=dice) < self.prompt_dropout
         if self.partial is not None:
             dropped &= ~self.partial
-        prompts = ["" if drop else prompt for prompt, drop in zip(self.prompts, dropped.tolist())]
-        return self.text_encoder.encode(prompts).to(self.device)
+        wished = torch.rand(len(self.prompts), generator=dice) >= self.sentence_share
+        blind = torch.tensor([not prompt.strip() for prompt in self.prompts]) | dropped
+        written = ["" if silent else prompt for prompt, silent in zip(self.prompts, (blind | wished).tolist())]
+        prompts = self.text_encoder.encode(written)
+        told = wished & ~blind
+        if told.any():
+            wishes = self._training_wishes(dice)
+            prompts[told] = wish_vectors((w for w, tell in zip(wishes, told.tolist()) if tell), prompts.shape[1])
+        return prompts.to(self.device)
+
+    def _training_wishes(self, dice: torch.Generator) -> list[Wish]:
+        """What should go of each image, and now and then a kind that is not there."""
+        if self.kinds is None:
+            raise UserError(
+                f"dataset {self.opt['datasets']['train']['name']!r} does not say what its prompts ask to remove, which "
+                "a network with wishes: true needs; use PromptDegradationDataset, or write train.sentence_share: 1"
+            )
+        remove, present = (kinds.cpu() > 0 for kinds in self.kinds)
+        absent = ~present
+        # a dark photograph has its own noise, which is not the kind "noise" but looks like it
+        absent[:, KINDS.index("noise")] &= ~present[:, KINDS.index("lowlight")]
+        extra = absent & (torch.rand(present.shape, generator=dice) < _ABSENT_SHARE)
+        return [Wish(kind for kind, go in zip(KINDS, row) if go) for row in (remove | extra).tolist()]
 
     def _wanted_kinds(self, prompts: Tensor) -> tuple[Tensor, Tensor]:
         """`remove` (B, kinds), and for which rows (B,) it holds: those with a prompt, of images of known damage."""

@@ -31,8 +31,8 @@ LOSSES = {"pixel_opt": "l_pix", "frequency_opt": "l_freq", "perceptual_opt": "l_
 _KEYS = {
     "": "name model_type scale num_gpu manual_seed datasets network_g path train val logger text_encoder "
     "dist_params find_unused_parameters",
-    "train": "phase prompt_dropout text_gate_std freeze amp grad_clip accumulate ema_decay optim_g scheduler "
-    "total_iter warmup_iter pixel_opt frequency_opt perceptual_opt intent_opt",
+    "train": "phase prompt_dropout sentence_share text_gate_std freeze amp grad_clip accumulate ema_decay optim_g "
+    "scheduler total_iter warmup_iter pixel_opt frequency_opt perceptual_opt intent_opt",
     "val": "val_freq save_img suffix pbar metrics prompt",
     "path": "pretrain_network_g param_key_g strict_load_g resume_state ignore_resume_networks",
     "logger": "print_freq save_checkpoint_freq use_tb_logger wandb",
@@ -81,10 +81,13 @@ def _check_train(opt: Mapping) -> None:
         told = "train lacks 'phase'" if phase is None else f"train.phase: {phase!r} is unknown"
         hint = did_you_mean(phase, PHASES) or "; write phase: pretrain or phase: finetune"
         raise UserError(f"{told}{hint}")
-    for key in ("prompt_dropout", "text_gate_std"):
+    for key in ("prompt_dropout", "sentence_share", "text_gate_std"):
         if phase == "pretrain" and key in train:
             raise UserError(f"train.{key} means nothing in phase pretrain, which reads no prompts; remove it")
     _check_number(train, "prompt_dropout", 0, 1)
+    _check_number(train, "sentence_share", 0, 1)
+    if train.get("sentence_share") is not None and not (opt.get("network_g") or {}).get("wishes"):
+        raise UserError("train.sentence_share is for networks that are told wishes; write network_g.wishes: true")
     _check_number(train, "text_gate_std", 0)
     _check_number(train, "ema_decay", 0, 1, below=True)
     _check_number(train, "grad_clip", 0, above=True)

@@ -65,6 +65,12 @@ def same(a: dict, b: dict) -> bool:
     )
 
 
+def test_count_weights_say_how_often_each_number_is_drawn(paired_folders, bank):
+    data = make(paired_folders, count=[1, 3], count_weights=[5, 0, 2], requests={"all": 1}, prompt_dropout=0)
+    drawn = Counter(len(data.request(seed).recipe) for seed in range(700))
+    assert set(drawn) == {1, 3} and 420 < drawn[1] < 580
+
+
 # --- PromptDegradationDataset ---------------------------------------------------------------------------------------
 
 
@@ -229,6 +235,8 @@ def test_meta_info_lmdb_and_workers(paired_folders, bank, tmp_path):
         ({"ranges": {"noise": {"sigma": [5, 500]}}}, "ranges.noise.sigma"),
         ({"count": [3, 1]}, "count"),
         ({"count": 2.5}, "count"),
+        ({"count": [1, 3], "count_weights": [1, 1]}, "count_weights must be 3 numbers"),
+        ({"count": [1, 2], "count_weights": [0, 0]}, "count_weights must be 2 numbers"),
         ({"order": "phyical"}, "physical"),
         ({"requests": {"al": 1}}, "did you mean 'all'"),
         ({"requests": {"all": 0}}, "at least one weight"),

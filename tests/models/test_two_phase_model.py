@@ -15,10 +15,12 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
+from prompt_mamba_arch.data.kinds import KINDS
 from prompt_mamba_arch.errors import UserError
-from prompt_mamba_arch.models import checkpoint
+from prompt_mamba_arch.models import checkpoint, prompt_two_phase_model
 from prompt_mamba_arch.models.two_phase_options import check_options
 from prompt_mamba_arch.models.validation import _means
+from prompt_mamba_arch.text import Wish, wish_vectors
 
 DIM = 384  # of the default text encoder
 
@@ -383,6 +385,72 @@ def test_frequency_loss_is_the_mean_over_real_and_imaginary_parts(tmp_path):
     spectrum = torch.fft.rfft2(a) - torch.fft.rfft2(b)
     expected = 0.1 * torch.stack([spectrum.real, spectrum.imag]).abs().mean()
     torch.testing.assert_close(model.cri_frequency(a, b), expected)
+
+
+@ARCH_REGISTRY.register()
+class StubWishNet(StubPromptNet):
+    def __init__(self, *, wishes: bool):
+        super().__init__()
+        self.config = {"text_dim": DIM, "wishes": wishes}
+
+
+def with_wishes(folder, **train) -> OrderedDict:
+    opt = options(folder, **train)
+    opt["network_g"] = OrderedDict(type="StubWishNet", wishes=True)
+    return opt
+
+
+def test_a_network_with_wishes_is_told_what_should_go(tmp_path, monkeypatch):
+    monkeypatch.setattr(prompt_two_phase_model, "_ABSENT_SHARE", 0.0)
+    model = build(with_wishes(tmp_path))
+    data = intent_batch()
+    data["prompt"][3] = ""  # blind
+    model.feed_data(data)
+    model.optimize_parameters(1)
+    expected = wish_vectors([Wish({"noise"}), Wish({"rain"}), Wish({"defocus"}), Wish()], DIM)
+    torch.testing.assert_close(model.net_g.seen, expected)
+
+
+def test_wishes_for_what_is_not_there_are_mixed_in_but_never_for_what_should_stay(tmp_path, monkeypatch):
+    monkeypatch.setattr(prompt_two_phase_model, "_ABSENT_SHARE", 1.0)
+    model = build(with_wishes(tmp_path))
+    data = intent_batch()
+    kinds = KINDS.index
+    data["present"] *= 0
+    data["present"][0, [kinds("noise"), kinds("haze")]] = 1  # the haze should stay
+    data["present"][1, [kinds("rain"), kinds("lowlight")]] = 1  # the dark has a noise of its own
+    model.feed_data(data)
+    model.optimize_parameters(1)
+    seen = [Wish(set(KINDS) - {"haze"}), Wish(set(KINDS) - {"lowlight", "noise"}), Wish(KINDS), Wish(KINDS)]
+    torch.testing.assert_close(model.net_g.seen, wish_vectors(seen, DIM))
+
+
+def test_sentence_share_leaves_prompts_as_they_are_written(tmp_path):
+    model = build(with_wishes(tmp_path, sentence_share=1.0))
+    model.feed_data(batch())  # says nothing of kinds
+    model.optimize_parameters(1)
+    torch.testing.assert_close(model.net_g.seen, model.text_encoder.encode(batch()["prompt"]))
+    model = build(with_wishes(tmp_path, sentence_share=0.5))
+    sentences = 0
+    for iteration in range(1, 26):
+        model.feed_data(intent_batch())
+        model.optimize_parameters(iteration)
+        as_written = model.text_encoder.encode(intent_batch()["prompt"])
+        sentences += torch.isclose(model.net_g.seen, as_written).all(1).sum().item()
+    assert 30 < sentences < 70
+    model.feed_data(batch())
+    with pytest.raises(UserError, match="'pairs' does not say what its prompts ask to remove, which a network with"):
+        model.optimize_parameters(26)
+    with pytest.raises(UserError, match=r"write network_g\.wishes: true"):
+        check_options({**options(tmp_path, sentence_share=0.5)}, True)
+
+
+def test_validation_tells_such_a_network_what_the_sentences_were_read_to_ask_for(tmp_path):
+    model = build(with_wishes(tmp_path))
+    model.feed_data(batch(prompts=("remove the rain", "fix this photo", "what is the capital of France?", "")))
+    model.test()
+    seen = model.net_g_ema.seen
+    torch.testing.assert_close(seen, wish_vectors([Wish({"rain"}), Wish(), Wish(()), Wish()], DIM))
 
 
 def with_intent(folder, weight: float | None = 0.5, **train) -> OrderedDict:
