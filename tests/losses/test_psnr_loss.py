@@ -37,6 +37,15 @@ def test_images_count_alike_however_wrong_they_are(photos):
     torch.testing.assert_close(along, torch.full_like(along, 0.1 * 20 / np.log(10) / len(gt)), rtol=1e-3, atol=0)
 
 
+@pytest.mark.parametrize("power", [1e-3, 0.25, 0.5, 1.0])
+def test_power_is_that_of_the_squared_error(photos, power):
+    lq, gt = map(_tensor, _images(photos))
+    found = build_loss({"type": "PSNRLoss", "power": power})(lq, gt).item()
+    error = ((lq - gt).double() ** 2).mean(dim=(1, 2, 3)) + 1e-5
+    expected = (error**power - 1) / power
+    assert found == pytest.approx(10 / np.log(10) * expected.mean().item(), rel=1e-3)
+
+
 def test_equal_images_have_a_finite_gradient(photos):
     _, gt = map(_tensor, _images(photos))
     pred = gt.clone().requires_grad_()
@@ -45,6 +54,7 @@ def test_equal_images_have_a_finite_gradient(photos):
     assert loss.item() == pytest.approx(-50, abs=1e-3) and torch.isfinite(pred.grad).all()
 
 
-def test_eps_must_be_positive():
-    with pytest.raises(UserError, match="eps"):
-        build_loss({"type": "PSNRLoss", "eps": 0})
+@pytest.mark.parametrize("wrong", [{"eps": 0}, {"power": -0.5}, {"power": 2}])
+def test_what_makes_no_loss_is_refused(wrong):
+    with pytest.raises(UserError, match=next(iter(wrong))):
+        build_loss({"type": "PSNRLoss", **wrong})
