@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from basicsr.utils.registry import METRIC_REGISTRY
 from prompt_mamba_arch.compare.tasks import Compared
 from prompt_mamba_arch.errors import UserError
 
-__all__ = ["measured", "metric_options"]
+__all__ = ["measured", "metric_options", "of_set"]
 
 
 def metric_options(metric: Mapping[str, Any], task: Compared) -> dict[str, Any]:
@@ -28,8 +28,15 @@ def metric_options(metric: Mapping[str, Any], task: Compared) -> dict[str, Any]:
     return options
 
 
-def measured(options: Mapping[str, Any], result: np.ndarray, target: np.ndarray) -> float:
-    """Raises:
+def of_set(metric: Mapping[str, Any]) -> Callable[[list], float] | None:
+    """For a metric of a whole set, such as FID: what makes its value of what is kept of each image."""
+    return getattr(METRIC_REGISTRY.get(metric["type"]), "of_set", None)
+
+
+def measured(options: Mapping[str, Any], result: np.ndarray, target: np.ndarray) -> float | list:
+    """The value; of a metric of a whole set, what is kept of this image, as plain lists.
+
+    Raises:
     UserError: the images differ in size.
     """
     if result.shape != target.shape:
@@ -38,4 +45,5 @@ def measured(options: Mapping[str, Any], result: np.ndarray, target: np.ndarray)
     images = {"img": np.ascontiguousarray(result[..., ::-1])}  # BasicSR's are BGR
     if "img2" in inspect.signature(METRIC_REGISTRY.get(options["type"])).parameters:
         images["img2"] = np.ascontiguousarray(target[..., ::-1])
-    return float(calculate_metric(images, dict(options)))
+    value = calculate_metric(images, dict(options))
+    return float(value) if of_set(options) is None else np.asarray(value).tolist()

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from prompt_mamba_arch.compare.cache import Cache, Output, pixels_digest
-from prompt_mamba_arch.compare.measure import measured, metric_options
+from prompt_mamba_arch.compare.measure import measured, metric_options, of_set
 from prompt_mamba_arch.compare.methods import INPUT, Method, open_method
 from prompt_mamba_arch.compare.options import Plan
 from prompt_mamba_arch.compare.packages import Absent
@@ -46,14 +46,18 @@ class Row:
         method: name, or `INPUT`.
         asked: what it was told, in words.
         scores: metric -> image -> value.
+        overall: metric of whole sets -> value.
     """
 
     method: str
     asked: str
     scores: dict[str, dict[str, float]] = field(default_factory=dict)
+    overall: dict[str, float] = field(default_factory=dict)
 
     def mean(self, metric: str) -> float:
-        """Over the images whose value is finite; nan if there is none."""
+        """Over the images whose value is finite, or that of the whole set; nan if there is none."""
+        if metric in self.overall:
+            return self.overall[metric]
         values = [value for value in self.scores.get(metric, {}).values() if math.isfinite(value)]
         return math.fsum(values) / len(values) if values else math.nan
 
@@ -145,11 +149,15 @@ def compare(
                 done += 1
             if pair.key in shown:
                 found.showing.append((name, pair.key, _pixels(results, pair)))
+        for row in rows:  # what is kept of each image for a metric of the whole set is no score
+            for metric in [metric for metric in row.scores if of_set(metrics[metric])]:
+                kept = row.scores.pop(metric)
+                row.overall[metric] = of_set(metrics[metric])(list(kept.values()))
         found.rows[name] = rows
     progress(done, total)
-    if not any(row.scores for rows in found.rows.values() for row in rows if row.method != INPUT):
+    if not any(row.scores or row.overall for rows in found.rows.values() for row in rows if row.method != INPUT):
         raise UserError("no method gave a result")
-    works = {row.method for rows in found.rows.values() for row in rows if row.scores}
+    works = {row.method for rows in found.rows.values() for row in rows if row.scores or row.overall}
     found.costs = _costs(plan, [method for method in methods if method.name in works], found, cache)
     return found
 

@@ -172,9 +172,10 @@ def summary_csv(found: Comparison) -> str:
     rows = []
     for task in found.rows:
         for row in ranked(found, task):
-            for metric, values in row.scores.items():
+            for metric in found.plan.metrics:
                 difference = found.difference(task, row, metric) or ("", "", "")
-                rows.append((task, row.method, row.asked, metric, len(values), repr(row.mean(metric)), *difference))
+                number = len(row.scores.get(metric, ())) or ""
+                rows.append((task, row.method, row.asked, metric, number, repr(row.mean(metric)), *difference))
     return _csv(("task", "method", "told", "metric", "images", "mean", "difference", "low", "high"), rows)
 
 

@@ -15,9 +15,11 @@ from prompt_mamba_arch.data.degradations import matlab_downscale
 from prompt_mamba_arch.errors import UserError, check_keys, did_you_mean
 from prompt_mamba_arch.model_card import sets
 from prompt_mamba_arch.model_card.sets import Pair
+from prompt_mamba_arch.photographs import Photographs
 
 __all__ = ["Compared", "open_task"]
 
+SHIPPED = "scikit-image"  # in the place of a folder
 _EXCLUSIVE = ("set", "images", "lq")
 _COMMON = ("luma", "border", "prompt", "limit", "crop")
 
@@ -95,7 +97,8 @@ def _of_set(where: str, options: Mapping[str, Any], plan: Plan):
 def _made(where: str, options: Mapping[str, Any], plan: Plan):
     """`images` and what is done to them: a degradation by name, a scale, or kinds with exact targets."""
     check_keys(options, ("images", "degrade", "remove", *_COMMON), where)
-    source = ImageSource(str(options["images"]), label=f"{where}.images")
+    shipped = options["images"] == SHIPPED
+    source = Photographs() if shipped else ImageSource(str(options["images"]), label=f"{where}.images")
     about = Path(str(options["images"])).name
     degrade, remove = options.get("degrade"), options.get("remove")
     if isinstance(degrade, list):
@@ -123,7 +126,7 @@ def _paired(where: str, options: Mapping[str, Any], plan: Plan):
     return Path(str(options["lq"])).name, sets.paired(lq, gt, scale), scale, scale > 1, None
 
 
-def _reduced(source: ImageSource, scale: int):
+def _reduced(source: ImageSource | Photographs, scale: int):
     def pairs(limit: int | None) -> Iterator[Pair]:
         for key in source.keys[:limit]:
             image = source.read(key)
@@ -133,7 +136,7 @@ def _reduced(source: ImageSource, scale: int):
     return pairs
 
 
-def _targeted(source: ImageSource, kinds: list[str], remove: list[str] | None):
+def _targeted(source: ImageSource | Photographs, kinds: list[str], remove: list[str] | None):
     """Every image has all `kinds`; the target has those that are not in `remove` (default: none), by the same draws."""
     check_keys(dict.fromkeys(remove or ()), kinds, "remove")
 

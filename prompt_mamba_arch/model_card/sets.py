@@ -19,6 +19,7 @@ from prompt_mamba_arch.classical import gaussian_kernel, non_local_means, total_
 from prompt_mamba_arch.data import ImageSource
 from prompt_mamba_arch.data.degradations import resize
 from prompt_mamba_arch.errors import UserError
+from prompt_mamba_arch.photographs import Photographs
 
 __all__ = ["SETS", "Bar", "Missing", "Pair", "Task", "degrader", "enlarged", "made", "paired", "psnr"]
 
@@ -248,14 +249,14 @@ def _source(root: Path, name: str) -> ImageSource:
     return ImageSource(folder, label=name)
 
 
-def _read(source: ImageSource, key: str) -> np.ndarray:
+def _read(source: ImageSource | Photographs, key: str) -> np.ndarray:
     image = source.read(key)
     if image.dtype != np.uint8:
         raise UserError(f"image '{key}' ({source.path(key)}) must have 8 bits per channel")
     return image
 
 
-def made(source: ImageSource, degrade: Callable[[np.ndarray, int], np.ndarray]):
+def made(source: ImageSource | Photographs, degrade: Callable[[np.ndarray, int], np.ndarray]):
     """Pairs of clean images and what `degrade(image, index in sorted order)` makes of them."""
 
     def pairs(limit: int | None = None) -> Iterator[Pair]:

@@ -98,6 +98,7 @@ def test_tasks_of_own_images(plan, root):
         "x2": {"images": images, "degrade": "x2", "limit": 1, "crop": 41},
         "targeted": {"images": images, "degrade": ["noise", "lowlight"], "remove": ["noise"], "limit": 2},
         "all": {"images": images, "degrade": ["noise", "lowlight"], "limit": 2},
+        "shipped": {"images": "scikit-image", "degrade": "jpeg10", "crop": 64},
         "pairs": {"lq": images, "gt": images, "crop": 32},
     }
     found = plan(tasks=tasks)
@@ -113,6 +114,7 @@ def test_tasks_of_own_images(plan, root):
         assert np.array_equal(targeted.lq, everything.lq)  # the same draws
         assert targeted.gt.mean() < 0.9 * everything.gt.mean()  # the darkness stays
         assert targeted.lq.std() != targeted.gt.std()
+    assert len(pairs["shipped"]) == 4 and pairs["shipped"][0].lq.shape == (64, 64, 3)
     assert all(np.array_equal(pair.lq, pair.gt) and pair.gt.shape == (32, 32, 3) for pair in pairs["pairs"])
 
 
