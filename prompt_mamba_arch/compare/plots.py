@@ -11,7 +11,7 @@ __all__ = ["COLOURS", "Point", "scatter"]
 
 # told apart also by those who do not see red from green (Okabe and Ito 2008)
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d31", "#6a51a3", "#637939", "#777777")
-_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 460, 300, 58, 110, 16, 44
+_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 460, 300, 58, 130, 16, 44
 _FONT = 'font-family="sans-serif" font-size="11"'
 
 
@@ -52,10 +52,10 @@ def scatter(points: Sequence[Point], x_title: str, y_title: str, level: float | 
         y = down(level)
         parts.append(f'<line x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}" class="level"/>')
         parts.append(f'<text x="{_WIDTH - _RIGHT + 4}" y="{y + 4:.1f}">input</text>')
-    for point, y in zip(points, _apart([down(p.y) + 4 for p in points], [across(p.x) for p in points])):
-        x = across(point.x)
-        parts.append(f'<circle cx="{x:.1f}" cy="{down(point.y):.1f}" r="5" fill="{point.colour}"/>')
-        parts.append(f'<text x="{x + 8:.1f}" y="{y:.1f}">{html.escape(point.label)}</text>')
+    dots = [(across(point.x), down(point.y)) for point in points]
+    for point, (x, y), base in zip(points, dots, _place_labels(dots, [point.label for point in points])):
+        parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="{point.colour}"/>')
+        parts.append(f'<text x="{x + 8:.1f}" y="{base:.1f}">{html.escape(point.label)}</text>')
     middle = (_LEFT + _WIDTH - _RIGHT) / 2
     parts.append(f'<text x="{middle:.0f}" y="{_HEIGHT - 8}" text-anchor="middle">{html.escape(x_title)}</text>')
     height = _HEIGHT / 2
@@ -66,18 +66,23 @@ def scatter(points: Sequence[Point], x_title: str, y_title: str, level: float | 
     return "\n".join(parts)
 
 
-def _apart(ys: Sequence[float], xs: Sequence[float], gap: float = 13.0, near: float = 130.0) -> list[float]:
-    """Places of labels that do not lie on each other: each goes below those near it."""
-    placed: list[tuple[float, float]] = []
-    result = list(ys)
-    for index in sorted(range(len(ys)), key=lambda i: ys[i]):
-        y = ys[index]
-        for x, other in placed:
-            if abs(x - xs[index]) < near and abs(other - y) < gap:
-                y = other + gap
-        placed.append((xs[index], y))
-        result[index] = y
-    return result
+def _place_labels(dots: Sequence[tuple[float, float]], texts: Sequence[str]) -> list[float]:
+    """Heights of labels that begin right of their dots, as near to them as they can without lying on another or on a
+    dot."""
+    taken = [(x - 5, x + 5, y - 5, y + 5) for x, y in dots]
+    heights = []
+    for (x, y), text in zip(dots, texts):
+        left, right = x + 7, x + 9 + 6.2 * len(text)  # pixels of a letter, about
+
+        def free(base: float, left: float = left, right: float = right) -> bool:
+            top, bottom = base - 9, base + 3
+            return not any(left < r and l < right and top < b and t < bottom for l, r, t, b in taken)  # noqa: E741
+
+        steps = [y + 4 + 6 * step * sign for step in range(20) for sign in (1, -1)]
+        base = next(filter(free, steps), y + 4)
+        taken.append((left, right, base - 9, base + 3))
+        heights.append(base)
+    return heights
 
 
 def _ticks(low: float, high: float) -> list[float]:

@@ -28,7 +28,7 @@ th, td { padding: .3em .7em; border-bottom: 1px solid var(--line); text-align: r
 th { background: var(--soft); } th.text, td.text { text-align: left; } td.best { font-weight: 700; }
 .plots { display: flex; flex-wrap: wrap; gap: 1rem; } .plots svg { width: 460px; max-width: 100%; }
 svg text { fill: currentColor; } .grid { stroke: var(--line); } .level { stroke: currentColor; stroke-dasharray: 4 3; }
-.views { display: grid; grid-template-columns: repeat(auto-fill, minmax(190px, 1fr)); gap: .6rem; }
+.views { display: grid; grid-template-columns: repeat(auto-fill, minmax(160px, 1fr)); gap: .6rem; }
 .views { margin: .4rem 0 1.6rem; }
 figure { margin: 0; } figcaption { font-size: 12.5px; padding-top: .2rem; }
 .view { aspect-ratio: 1; overflow: hidden; cursor: grab; background: var(--soft); touch-action: none; }

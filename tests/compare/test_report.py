@@ -124,5 +124,5 @@ def test_plots_place_points():
     circles = [tuple(map(float, found)) for found in re.findall(r'cx="([\d.]+)" cy="([\d.]+)"', text)]
     assert circles[0][0] < circles[1][0] and circles[0][1] > circles[1][1] and circles[1] == circles[2]
     labels = {name: float(y) for y, name in re.findall(r'y="([\d.]+)">([abc])<', text)}
-    assert abs(labels["b"] - labels["c"]) >= 13
+    assert abs(labels["b"] - labels["c"]) >= 12
     assert scatter(points[:1], "ms", "psnr").count("<circle") == 1
