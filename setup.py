@@ -154,6 +154,10 @@ setup(
         # Linux and an NVIDIA GPU only; build it against the installed torch: see the README
         "cuda": ["mamba-ssm>=2.3.0; sys_platform == 'linux'"],
         "lpips": ["lpips>=0.1.4"],
+        # pyiqa asks for much that only some of its metrics need; --no-deps pyiqa timm facexlib does for most
+        "iqa": ["pyiqa>=0.1.13"],
+        # what is compared with: filters, and networks that come inside packages
+        "compare": ["scikit-image>=0.22", "PyWavelets", "ncnn", "einops"],
         "export": ["onnx>=1.16", "onnxruntime>=1.18", "onnxscript>=0.5"],
         "video": ["av>=12"],
         "app": ["gradio>=5"],

@@ -14,9 +14,9 @@ import torch
 import prompt_mamba_arch  # registers the networks
 from prompt_mamba_arch.compat.options import read_option_file
 from prompt_mamba_arch.compat.resume import load_plain
-from prompt_mamba_arch.errors import UserError, check_keys, one_line
+from prompt_mamba_arch.errors import UserError, check_keys, did_you_mean, one_line
 
-__all__ = ["load_network", "shipped_models"]
+__all__ = ["build_network", "load_network", "shipped_models"]
 
 _WEIGHTS = Path(prompt_mamba_arch.__file__).parent / "weights"
 _SUFFIXES = (".safetensors", ".pth")
@@ -111,25 +111,48 @@ def _given_arguments(config: Mapping[str, Any] | str | os.PathLike) -> Mapping[s
 
 
 def _build(path: Path, state: Mapping, arguments: Mapping[str, Any]) -> torch.nn.Module:
+    net = build_network(arguments, f"network: {str(path)!r}")
+    _load_weights(net, state, path)
+    return net
+
+
+def build_network(arguments: Mapping[str, Any], where: str = "network") -> torch.nn.Module:
+    """The network of `type` and constructor's arguments, any that is registered, with the weights of its start.
+
+    Raises:
+        UserError: no such network, or arguments that it does not take.
+    """
     from basicsr.utils.registry import ARCH_REGISTRY
 
     arguments = dict(arguments)
     kind = arguments.pop("type")
     if kind not in ARCH_REGISTRY:
-        raise UserError(f"network: {str(path)!r} holds a {kind}, which no installed package registers")
+        raise UserError(f"{where} holds a {kind}, which no installed package registers{_like(kind)}")
     arch = ARCH_REGISTRY.get(kind)
     known = inspect.signature(arch).parameters
     if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in known.values()):
-        check_keys(arguments, known, f"the {kind} of {path.name}")
+        check_keys(arguments, known, f"the {kind} of {where}")
     try:
-        net = arch(**arguments)
+        return arch(**arguments)
     except (TypeError, ValueError) as error:
-        raise UserError(
-            f"network: {str(path)!r} has arguments that no {kind} takes ({one_line(error)[:160]})"
-        ) from error
+        raise UserError(f"{where} has arguments that no {kind} takes ({one_line(error)[:160]})") from error
+
+
+def _like(kind: str) -> str:
+    from basicsr.utils.registry import ARCH_REGISTRY
+
+    return did_you_mean(kind, ARCH_REGISTRY.keys())
+
+
+def _load_weights(net: torch.nn.Module, state: Mapping, path: Path) -> None:
+    """Gives the network the weights of a file.
+
+    Raises:
+        UserError: they do not fit.
+    """
     try:
         # half-precision files are computed with in float32
         net.load_state_dict({key: t.float() if t.is_floating_point() else t for key, t in state.items()})
     except (RuntimeError, AttributeError) as error:  # AttributeError: a value is no tensor
+        kind = type(net).__name__
         raise UserError(f"network: {str(path)!r} does not fit its {kind} ({one_line(error)[:160]})") from None
-    return net

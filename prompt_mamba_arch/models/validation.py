@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -87,8 +87,15 @@ def _score(result: Any, truth: Any, metrics: Mapping, name: str) -> dict[str, fl
     for metric, options in metrics.items():
         if truth is None and "img2" in inspect.signature(METRIC_REGISTRY.get(options["type"])).parameters:
             raise UserError(f"val.metrics.{metric} needs the true images, and the dataset {name!r} has none")
-        scores[metric] = float(calculate_metric(images, options))
+        value = calculate_metric(images, options)
+        # of a metric of the whole set, what it keeps of one image
+        scores[metric] = value if _of_set(options) else float(value)
     return scores
+
+
+def _of_set(options: Mapping) -> Callable[[list], float] | None:
+    """For a metric of the whole set: what makes its value of what it keeps of each image."""
+    return getattr(METRIC_REGISTRY.get(options["type"]), "of_set", None)
 
 
 def _gather(scores: list, failure: Exception | None) -> list:
@@ -108,11 +115,14 @@ def _gather(scores: list, failure: Exception | None) -> list:
 
 
 def _means(scores: list[tuple[int, dict[str, float]]], metrics: Mapping, name: str) -> dict[str, float]:
-    """Metric -> mean over the images. Values that are not finite would hide all others: they are counted, and left
-    out."""
+    """Metric -> mean over the images, or what a metric of the whole set says. Values that are not finite would hide all
+    others: they are counted, and left out."""
     means = {}
     for metric in metrics:
         values = [score[metric] for _, score in scores]
+        if _of_set(metrics[metric]):
+            means[metric] = _of_set(metrics[metric])(values)
+            continue
         finite = [value for value in values if math.isfinite(value)]
         if len(finite) < len(values):
             get_root_logger().warning(

@@ -1,12 +1,10 @@
 """What the organisers measure of a network, and the score of efficient super-resolution.
 
-Numbers of operations grow with the number of pixels, plus what does not depend on it; so they are counted for two small
-images and follow for any other. They are multiplications with an addition, as the organisers' tools count.
+Operations are multiplications with an addition, as the organisers' tools count.
 """
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import math
 import time
@@ -17,9 +15,11 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from prompt_mamba_arch.complexity.count import count
+
 __all__ = ["ESR_BASELINES", "Baseline", "Measures", "Score", "esr_score", "load_network_file", "measure"]
 
-_SMALL = (32, 64)  # pixels a side, for counting
+_SMALL = (32, 64)  # pixels a side, for fvcore, which is slow: its count grows with the number of pixels
 
 
 class Measures(NamedTuple):
@@ -90,8 +90,7 @@ def measure(
     count."""
     device = torch.device(device)
     net = net.to(device).eval().requires_grad_(False)
-    small = [_counts(net, side, device) for side in _SMALL]
-    products, scans, activations = (_at(size, *both) for both in zip(*small))
+    counts = count(net, size, size)
     x = torch.rand(1, 3, size, size, device=device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -107,12 +106,12 @@ def measure(
     progress(runs + 1, runs + 1)
     return Measures(
         size=size,
-        parameters=sum(parameter.numel() for parameter in net.parameters()),
-        products=products,
-        scans=scans,
+        parameters=counts.parameters,
+        products=counts.products,
+        scans=counts.scans,
         fvcore=_fvcore(net, size, device),
-        activations=activations,
-        convolutions=sum(isinstance(module, nn.Conv2d) for module in net.modules()),
+        activations=counts.convolution_activations,
+        convolutions=counts.convolutions,
         seconds=sum(seconds[1:]) / runs,
         memory=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
     )
@@ -125,31 +124,6 @@ def load_network_file(path: Path) -> nn.Module:
     spec.loader.exec_module(module)
     classes = [value for value in vars(module).values() if isinstance(value, type) and value.__module__ == spec.name]
     return classes[-1]()
-
-
-def _counts(net: nn.Module, side: int, device: torch.device) -> tuple[float, float, float]:
-    """Products, scans' operations and activations for a small image."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    scans, activations = [], []
-
-    def of_scan(module: nn.Module, inputs: tuple, output: object) -> None:
-        tokens = inputs[0].shape[1] * inputs[0].shape[2]
-        directions, inner, rank = module.dt_weight.shape
-        states = (module.dbc_proj.out_features // directions - rank) // 2
-        scans.append(9 * tokens * directions * inner * states)
-
-    def of_convolution(module: nn.Module, inputs: tuple, output: torch.Tensor) -> None:
-        activations.append(output.numel())
-
-    with contextlib.ExitStack() as hooks:
-        for module in net.modules():
-            hook = of_convolution if isinstance(module, nn.Conv2d) else of_scan if hasattr(module, "A_log") else None
-            if hook is not None:
-                hooks.callback(module.register_forward_hook(hook).remove)
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            net(torch.rand(1, 3, side, side, device=device))
-    return counter.get_total_flops() / 2, sum(scans), sum(activations)
 
 
 def _fvcore(net: nn.Module, size: int, device: torch.device) -> float | None:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import torch
 
-from prompt_mamba_arch.ops import compose, cpu, cuda, reference, torch_scan
+from prompt_mamba_arch.ops import compose, cpu, cuda, record, reference, torch_scan
 
 __all__ = ["A_FORMS", "BACKENDS", "available_backends", "selective_scan", "selective_scan_2d"]
 
@@ -93,6 +93,10 @@ def selective_scan(
     """
     B, C = (t.unsqueeze(1) if t.dim() == 3 else t for t in (B, C))
     _check(u, delta, A, B, C, D, z, delta_bias, a_form)
+    if record.calls is not None:
+        record.calls.append(record.Scan(u.shape[0], u.shape[2], u.shape[1], B.shape[2]))
+        y = torch.zeros_like(u)
+        return (y, y.new_zeros(u.shape[0], u.shape[1], B.shape[2])) if return_last_state else y
     given, compute = u.dtype, _compute_type(u)
     chosen = _choose(backend, u, B.shape[2], differentiable_last=return_last_state)
     u, delta, A, B, C, D, z, delta_bias = (
@@ -132,8 +136,12 @@ def selective_scan_2d(
         ValueError: shapes that do not fit, an unknown backend or form. RuntimeError: the backend cannot run here.
     """
     _check_2d(x, dbc, dt_weight, dt_bias, A, D, order, a_form)
+    (directions, _, rank), states = dt_weight.shape, (dbc.shape[-1] - dt_weight.shape[-1]) // 2
+    if record.calls is not None:
+        record.calls.append(record.Scan(*x.shape, states, directions, rank))
+        return torch.zeros_like(x)
     given, compute = x.dtype, _compute_type(x)
-    chosen = _choose(backend, x, (dbc.shape[-1] - dt_weight.shape[-1]) // 2)
+    chosen = _choose(backend, x, states)
     x, dbc, dt_weight, dt_bias, A, D = (t.to(compute) for t in (x, dbc, dt_weight, dt_bias, A, D))
     return chosen.image(x, dbc, dt_weight, dt_bias, A, D, order, a_form).to(given)
 

@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import argparse
-import gc
 import os
 import platform
-import statistics
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import torch
 
+from prompt_mamba_arch.complexity.timing import PeakMemory, medians, processor
 from prompt_mamba_arch.errors import replace_on_success
 from prompt_mamba_arch.ops import library
+
+__all__ = [
+    "PeakMemory",
+    "Report",
+    "arguments",
+    "machine",
+    "medians",
+    "memory_rate",
+    "multiply_add_rate",
+    "processor",
+    "table",
+]
 
 
 def arguments(description: str) -> argparse.ArgumentParser:
@@ -26,29 +37,6 @@ def arguments(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, default=15, help="how often each thing is run (default: 15)")
     parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1), help="for what is run on several")
     return parser
-
-
-def medians(things: dict[str, Callable[[], object]], rounds: int, threads: int = 1) -> dict[str, float]:
-    """Median seconds of each thing. In every round each runs once, so that a disturbance hits all of them alike.
-
-    On one thread it is processor time, which a busy neighbour lengthens least; on several it is the time on the clock.
-    """
-    clock = time.process_time if threads == 1 else time.perf_counter
-    torch.set_num_threads(threads)
-    taken: dict[str, list[float]] = {name: [] for name in things}
-    gc.collect()
-    gc.disable()
-    try:
-        for turn in range(rounds + 1):
-            for name, thing in things.items():
-                start = clock()
-                thing()
-                if turn:  # the first warms up
-                    taken[name].append(clock() - start)
-    finally:
-        gc.enable()
-        torch.set_num_threads(1)
-    return {name: statistics.median(times) for name, times in taken.items()}
 
 
 def multiply_add_rate() -> float | None:
@@ -68,39 +56,6 @@ def memory_rate(threads: int) -> float:
     b, c = torch.ones(32_000_000), torch.ones(32_000_000)
     a = torch.empty_like(b)
     return 3 * a.numel() * 4 / medians({"triad": lambda: torch.add(b, c, alpha=3, out=a)}, 9, threads)["triad"]
-
-
-class PeakMemory:
-    """The most memory that the process has held since this was made, beyond what it held then."""
-
-    def __init__(self):
-        self.linux = Path("/proc/self/clear_refs").exists()
-        if self.linux:
-            # ru_maxrss is no use there: it begins with the parent's, and never falls
-            Path("/proc/self/clear_refs").write_text("5")
-        self.before = self._of_status("VmRSS") if self.linux else self._maximum()
-
-    def bytes(self) -> int:
-        return (self._of_status("VmHWM") if self.linux else self._maximum()) - self.before
-
-    @staticmethod
-    def _of_status(name: str) -> int:
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith(name)) * 1024
-
-    @staticmethod
-    def _maximum() -> int:
-        import resource  # not on Windows
-
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
-def processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 def machine(threads: int) -> str:

