@@ -116,7 +116,7 @@ class SemanticScan(nn.Module):
     def _scan(self, u: torch.Tensor, prompt: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
         """u (B, L, D) in the order of the categories, prompt (B, L, N) in that of the pixels -> (B, L, D).
 
-        That the prompts are not sorted with the pixels is how the released weights were trained.
+        The prompts are not sorted with the pixels, as in the official release, whose weights were trained so.
         """
         p = self.selectiveScan
         dbc = F.linear(u, p["x_proj_weight"][0])
