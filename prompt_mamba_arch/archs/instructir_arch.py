@@ -16,7 +16,9 @@ from torch import nn
 from prompt_mamba_arch.archs.arguments import demand, given, whole
 from prompt_mamba_arch.archs.text_conditioned import TextConditioned, pad_zeros
 
-__all__ = ["InstructIR"]
+__all__ = ["RELEASED_ENCODER", "InstructIR"]
+
+RELEASED_ENCODER = "TaylorAI/bge-micro-v2"  # whose embeddings the released language head reads
 
 
 class ChannelNorm(nn.LayerNorm):
@@ -139,7 +141,7 @@ class InstructIR(TextConditioned):
             fits = isinstance(c[name], list) and all(whole(n, 0) for n in c[name]) and len(c[name]) == len(encoder)
             demand(fits, "InstructIR", name, c[name], "a list of whole numbers, as long as enc_blk_nums")
         self.text_dim, self.upscale, self.size_multiple = c["text_dim"], 1, 2 ** len(encoder)
-        self.text_encoder = text_encoder
+        self.text_encoder, self.floats_per_pixel = text_encoder, 14 * width
 
         def level(channels: int, depth: int) -> nn.Sequential:
             return nn.Sequential(*(NAFBlock(channels) for _ in range(depth)))

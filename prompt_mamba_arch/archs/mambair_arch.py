@@ -151,4 +151,4 @@ class MambaIR(ResidualGroupNet):
         ]
         frame = {"in_chans": in_chans, "upscale": upscale, "upsampler": c["upsampler"], "img_range": img_range}
         super().__init__(dim=dim, groups=groups, name="blocks", connection=resi_connection, **frame)
-        self.config = c
+        self.config, self.floats_per_pixel = c, 25 * dim * max(1, c["mlp_ratio"] / 2)

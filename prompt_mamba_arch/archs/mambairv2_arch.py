@@ -212,6 +212,7 @@ class MambaIRv2(ResidualGroupNet):
         frame = {"in_chans": in_chans, "upscale": upscale, "upsampler": c["upsampler"], "img_range": img_range}
         super().__init__(dim=c["embed_dim"], groups=groups, name="layers", connection=resi_connection, **frame)
         self.config, self.size_multiple = c, window_size
+        self.floats_per_pixel = 3 * max(c["num_heads"]) * window_size**2 + 18 * c["embed_dim"]
         self.register_buffer("relative_position_index_SA", positions)
 
 

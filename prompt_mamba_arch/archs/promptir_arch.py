@@ -74,6 +74,7 @@ class PromptIR(nn.Module):
             c["extra_parameters"] = dim == 48
         demand(not c["extra_parameters"] or dim == 48, "PromptIR", "extra_parameters", True, "false unless dim is 48")
         ratio, depths = ffn_expansion_factor, c["num_blocks"]
+        self.floats_per_pixel = 56 * dim  # measured, for the choice of tiles
         d1, d2, d3, d4 = (dim * 2**n for n in range(4))
 
         def level(channels: int, n: int, depth: int) -> nn.Sequential:

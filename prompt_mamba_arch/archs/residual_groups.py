@@ -80,6 +80,8 @@ class ResidualGroupNet(nn.Module):
 
     size_multiple = 1
     has_text = False
+    floats_per_pixel: float
+    """Numbers that a pass holds at its peak for each pixel of the input, measured: what tiles are chosen by."""
 
     def __init__(
         self,

@@ -40,6 +40,8 @@ class SpandrelArch(nn.Module):
     """`arch` and arguments, as far as they are plain: `SpandrelArch(**net.config)` builds such a network again."""
 
     has_text = False
+    floats_per_pixel = 4000.0
+    """What a pass may hold for each pixel at its peak: more than Restormer's 2700 numbers."""
 
     def __init__(self, *, arch: str | None = None, path: str | os.PathLike | None = None, **arguments: Any):
         super().__init__()
