@@ -160,8 +160,10 @@ setup(
         "compare": ["scikit-image>=0.22", "PyWavelets", "ncnn", "einops"],
         "export": ["onnx>=1.16", "onnxruntime>=1.18", "onnxscript>=0.5"],
         "video": ["av>=12"],
+        "peers": ["spandrel>=0.4"],
+        "peers-restricted": ["spandrel>=0.4", "spandrel-extra-arches>=0.2"],  # licences that restrict their use
         "app": ["gradio>=5"],
-        "dev": ["pytest>=8", "ruff>=0.6", "scikit-image>=0.22", "lpips>=0.1.4"],
+        "dev": ["pytest>=8", "ruff>=0.6", "scikit-image>=0.22", "lpips>=0.1.4", "spandrel>=0.4"],
     },
     entry_points={"console_scripts": ["prompt-mamba=prompt_mamba_cli:main"]},
     classifiers=[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import json
 import os
@@ -15,11 +16,15 @@ import prompt_mamba_arch  # registers the networks
 from prompt_mamba_arch.compat.options import read_option_file
 from prompt_mamba_arch.compat.resume import load_plain
 from prompt_mamba_arch.errors import UserError, check_keys, did_you_mean, one_line
+from prompt_mamba_arch.recognise import recognise, without_prefix
 
 __all__ = ["build_network", "load_network", "shipped_models"]
 
 _WEIGHTS = Path(prompt_mamba_arch.__file__).parent / "weights"
-_SUFFIXES = (".safetensors", ".pth")
+_IN_FOLDERS = (".safetensors", ".pth")
+_SUFFIXES = (*_IN_FOLDERS, ".pt", ".ckpt")
+# under which key releases keep the weights, if not at the top
+_WEIGHT_KEYS = ("params_ema", "params", "state_dict")
 _LATEST = "net_g_latest.pth"  # how BasicSR calls a run's last network
 
 
@@ -28,6 +33,9 @@ def load_network(
 ) -> tuple[torch.nn.Module, str | None]:
     """Builds a network as its file says, on the CPU. Arguments and errors as `Restorer.from_pretrained`.
 
+    A file that does not say which network it holds, as official releases do not, is recognised from its weights: those
+    of this package's networks, and of spandrel's where that library is installed.
+
     Returns:
         The network, and the training's phase that it comes from if the file says so.
     """
@@ -35,6 +43,13 @@ def load_network(
     given = None if config is None else _given_arguments(config)
     load = _load_safetensors if path.suffix.lower() == ".safetensors" else _load_pth
     state, arguments, phase = load(path)
+    if given is None and arguments is None:
+        state, head = _with_language_head(path, state)
+        arguments = recognise(state)
+        if arguments is not None:
+            arguments.update(head)
+        elif (net := _of_spandrel(state)) is not None:
+            return net, phase
     return _build(path, state, given or _arguments(path, arguments)), phase
 
 
@@ -49,10 +64,10 @@ def _find(name_or_path: str | os.PathLike) -> Path:
         return _WEIGHTS / f"{name}.safetensors"
     if path.is_file():
         if path.suffix.lower() not in _SUFFIXES:
-            raise UserError(f"network {str(path)!r} must be a .pth or .safetensors file")
+            raise UserError(f"network {str(path)!r} must be a .pth, .pt, .ckpt or .safetensors file")
         return path
     if path.is_dir():
-        found = sorted(p for p in path.iterdir() if p.suffix.lower() in _SUFFIXES and not p.name.startswith("."))
+        found = sorted(p for p in path.iterdir() if p.suffix.lower() in _IN_FOLDERS and not p.name.startswith("."))
         if path / _LATEST in found:  # a run's folder of networks
             return path / _LATEST
         if len(found) != 1:
@@ -71,10 +86,14 @@ def _find(name_or_path: str | os.PathLike) -> Path:
 
 def _load_pth(path: Path) -> tuple[Mapping, object, str | None]:
     loaded = load_plain(path, "network")
-    state = loaded.get("params_ema", loaded.get("params"))
+    key = next((key for key in _WEIGHT_KEYS if key in loaded), None)
+    state = loaded if key is None else loaded[key]
+    tensors = isinstance(state, Mapping) and state and all(isinstance(value, torch.Tensor) for value in state.values())
+    if key is None and not tensors:
+        raise UserError(f"network: {str(path)!r} has no weights under {', '.join(map(repr, _WEIGHT_KEYS))}")
     if not isinstance(state, Mapping):
-        raise UserError(f"network: {str(path)!r} has no weights under 'params' or 'params_ema'")
-    return state, loaded.get("network_g"), loaded.get("phase")
+        raise UserError(f"network: {str(path)!r} has no weights under {key!r}")
+    return without_prefix(state), loaded.get("network_g") if key else None, loaded.get("phase") if key else None
 
 
 def _load_safetensors(path: Path) -> tuple[Mapping, object, str | None]:
@@ -108,6 +127,28 @@ def _given_arguments(config: Mapping[str, Any] | str | os.PathLike) -> Mapping[s
     if not isinstance(config, Mapping) or not isinstance(config.get("type"), str):
         raise UserError(f"{where} must be a section that holds the network's type and arguments")
     return config
+
+
+def _with_language_head(path: Path, state: Mapping) -> tuple[Mapping, dict[str, Any]]:
+    """InstructIR's release is two files, im_NAME and lm_NAME: the weights of both if the second is beside the first,
+    and what neither says."""
+    head = path.with_name(f"lm_{path.name[3:]}")
+    if not (path.name.startswith("im_") and "enc_cond.0.fc.weight" in state and head.is_file()):
+        return state, {}
+    from prompt_mamba_arch.archs.instructir_arch import RELEASED_ENCODER, InstructIR
+
+    return InstructIR.join(dict(state), dict(_load_pth(head)[0])), {"text_encoder": RELEASED_ENCODER}
+
+
+def _of_spandrel(state: Mapping) -> torch.nn.Module | None:
+    """The network, with its weights, if spandrel is installed and knows it."""
+    if importlib.util.find_spec("spandrel") is None:
+        return None
+    from prompt_mamba_arch import peers
+    from prompt_mamba_arch.archs.spandrel_arch import SpandrelArch
+
+    found = peers.recognise(state)
+    return None if found is None else SpandrelArch.of(found)
 
 
 def _build(path: Path, state: Mapping, arguments: Mapping[str, Any]) -> torch.nn.Module:

@@ -222,7 +222,8 @@ class Restorer:
             wish = Wish.of(read_intent(prompt)) if isinstance(prompt, str) else prompt
             return None if wish == Wish() else wish.vector(self._config["text_dim"])[None].to(self.device)
         if self._text_encoder is None:
-            self._text_encoder = TextEncoder()
+            # some networks are made for another encoder than the package's
+            self._text_encoder = TextEncoder(getattr(self.net, "text_encoder", None))
         sentence = prompt if isinstance(prompt, str) else prompt.sentence()
         return self._text_encoder.encode([sentence]).to(self.device)
 
@@ -298,8 +299,13 @@ class Restorer:
         """Peak memory that a pass takes beside the image, over the pixels of the input: an upper estimate.
 
         From the peaks of PromptMamba in passes over whole images, which are so many copies of the first features and
-        of the output, with and without the C++ kernels; and 1.3 times that for what was not tried.
+        of the output, with and without the C++ kernels; and 1.3 times that for what was not tried. Other networks say
+        for themselves how many numbers they need.
         """
+        output = 5.4 * 3 * self.upscale**2
+        said = getattr(self.net, "floats_per_pixel", None)
+        if said is not None:
+            return 1.3 * 4 * (said + output)
         config = self._config
         width = config.get("dim", _UNKNOWN_WIDTH) / (config.get("unshuffle") or 1) ** 2
         fine_scan = "scan" in (config.get("mixers") or ["scan"])[0]  # where there are most pixels
@@ -307,7 +313,7 @@ class Restorer:
         copies = {(True, False): 11.2, (True, True): 13.9, (False, False): 14.1, (False, True): 27.5}[quick, fine_scan]
         if fine_scan or not quick:
             copies *= max(1, config.get("expand", 1), config.get("directions", 2) / 2)
-        return 1.3 * 4 * (copies * width + 5.4 * 3 * self.upscale**2)
+        return 1.3 * 4 * (copies * width + output)
 
     def tile_side(self, size: tuple[int, int], tile: str | int | None = "auto") -> int:
         """The side in pixels of the tiles that `restore` begins with, for an image of this height and width; at least

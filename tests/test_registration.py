@@ -16,7 +16,9 @@ import prompt_mamba_arch
 from prompt_mamba_arch.errors import UserError
 
 CONTRACT = {
-    ARCH_REGISTRY: ["PromptMamba"],
+    ARCH_REGISTRY: [
+        *("PromptMamba", "SpandrelArch", "InstructIR", "PromptIR", "TextPromptIR", "MambaIR", "MambaIRv2"),
+    ],
     DATASET_REGISTRY: ["PromptPairedImageDataset", "PromptDegradationDataset", "PromptMixDataset"],
     MODEL_REGISTRY: ["PromptTwoPhaseModel"],
     METRIC_REGISTRY: ["calculate_lpips"],
@@ -105,7 +107,7 @@ for gone in ("distutils", "distutils.version", "scipy.ndimage.filters", "torchvi
 
 import prompt_mamba_arch
 
-heavy = [name for name in ("transformers", "mamba_ssm", "lpips", "gradio", "tensorboard") if name in sys.modules]
+heavy = [name for name in ("transformers", "mamba_ssm", "lpips", "gradio", "tensorboard", "spandrel") if name in sys.modules]
 assert not heavy, heavy
 from basicsr.archs.arch_util import LooseVersion
 from basicsr.data.data_util import generate_gaussian_kernel

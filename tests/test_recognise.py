@@ -1,0 +1,136 @@
+"""Files that do not say which network they hold: recognised from their weights, restored through, tested with."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from basicsr.archs import build_network
+
+from prompt_mamba_arch.archs.instructir_arch import RELEASED_ENCODER, InstructIR, LanguageHead
+from prompt_mamba_arch.checkpoint_files import load_network
+from prompt_mamba_arch.errors import UserError
+from prompt_mamba_arch.recognise import recognise
+from prompt_mamba_arch.restore import Restorer
+from tests.archs.test_every_arch import SMALL, shaken
+
+RECOGNISED = [name for name in SMALL if not name.startswith("PromptMamba") and name != "PromptIR without prompts"]
+
+
+def build(name: str) -> torch.nn.Module:
+    if SMALL[name]["type"] == "SpandrelArch":
+        pytest.importorskip("spandrel", reason="needs spandrel")
+    torch.manual_seed(0)
+    return shaken(build_network(dict(SMALL[name]))).eval()
+
+
+@pytest.mark.parametrize("name", RECOGNISED)
+@pytest.mark.parametrize("wrap", ["params", "state_dict", "nothing"])
+def test_recognised_from_the_weights_alone(name, wrap, tmp_path):
+    net = build(name)
+    state = net.state_dict()
+    if wrap == "state_dict":  # as a training framework saves it
+        state = {f"net.{key}": value for key, value in state.items()}
+    torch.save(state if wrap == "nothing" else {wrap: state, "epoch": 3}, tmp_path / "released.pth")
+    loaded, phase = load_network(tmp_path / "released.pth")
+    assert phase is None and type(loaded) is type(net)
+    x = torch.rand(1, 3, 9, 13)
+    with torch.inference_mode():
+        assert torch.equal(loaded.eval()(x), net(x))
+
+
+def test_published_sizes_are_recognised():
+    for kind, options in [("MambaIR", {"size": "base"}), ("MambaIRv2", {"size": "small", "upscale": 3}),
+                          ("MambaIR", {"upscale": 3}), ("PromptIR", {}), ("TextPromptIR", {"text_dim": 768}),
+                          ("InstructIR", {})]:  # fmt: skip
+        with torch.device("meta"):
+            net = build_network({"type": kind, **options})
+            found = recognise(net.state_dict())
+            again = build_network(dict(found))
+        shapes = [{key: value.shape for key, value in n.state_dict().items()} for n in (net, again)]
+        assert found["type"] == kind and shapes[0] == shapes[1] and net.upscale == again.upscale
+
+
+def test_instructirs_two_files(tmp_path):
+    image = build("InstructIR without its head")
+    torch.save(image.state_dict(), tmp_path / "im_net.pt")
+    alone, _ = load_network(tmp_path / "im_net.pt")
+    assert alone.lm_head is None
+    head = shaken(LanguageHead(384, 6))
+    torch.save(head.state_dict(), tmp_path / "lm_net.pt")
+    whole, _ = load_network(tmp_path / "im_net.pt")
+    assert isinstance(whole, InstructIR) and whole.text_encoder == RELEASED_ENCODER and whole.text_dim == 384
+    x, sentence = torch.rand(1, 3, 8, 8), torch.randn(1, 384)
+    with torch.inference_mode():
+        torch.testing.assert_close(whole(x, sentence), image(x, head(sentence)))
+
+
+def test_unknown_weights_are_refused(tmp_path):
+    torch.save({"params": {"strange.weight": torch.zeros(2)}}, tmp_path / "net.pth")
+    with pytest.raises(UserError, match="does not say which network it belongs to"):
+        load_network(tmp_path / "net.pth")
+
+
+@pytest.mark.parametrize("name", RECOGNISED)
+def test_restorer_in_tiles(name, tmp_path, photos):
+    net = build(name)
+    torch.save({"params": net.state_dict()}, tmp_path / "net.pth")
+    restorer = Restorer.from_pretrained(tmp_path / "net.pth")
+    image = np.ascontiguousarray(photos["coffee"][:70, :90])
+    whole, tiled = restorer.restore(image, tile="none"), restorer.restore(image, tile=64)
+    assert whole.shape == tiled.shape == (70 * net.upscale, 90 * net.upscale, 3)
+    assert whole.dtype == np.uint8 and restorer.upscale == net.upscale
+    with torch.inference_mode():
+        x = torch.from_numpy(image.transpose(2, 0, 1)[None] / np.float32(255))
+        expected = net(x)[0].clamp(0, 1).permute(1, 2, 0).numpy() * 255
+    assert np.abs(whole - expected).max() <= 0.51
+    assert restorer.takes_prompts == net.has_text
+    assert restorer.bytes_per_pixel() > 4 * 3
+    if not net.has_text:
+        with pytest.raises(UserError, match="takes no prompts"):
+            restorer.restore(image, "remove the noise")
+
+
+@pytest.mark.parametrize("name", ["MambaIRv2", "InstructIR"])
+def test_restore_command_and_basicsrs_test(name, tmp_path, paired_folders):
+    """Through the command line, on small random weights."""
+    torch.save({"params": build(name).state_dict()}, tmp_path / "net.pth")
+    network = "\n".join(f"  {key}: {value}" for key, value in SMALL[name].items())
+    (tmp_path / "test.yml").write_text(
+        f"""
+name: small
+model_type: SRModel
+scale: 1
+num_gpu: 0
+manual_seed: 0
+datasets:
+  test:
+    name: photos
+    type: PairedImageDataset
+    dataroot_gt: {paired_folders.gt}
+    dataroot_lq: {paired_folders.lq}
+    io_backend: {{type: disk}}
+network_g:
+{network}
+path: {{pretrain_network_g: {tmp_path / "net.pth"}, strict_load_g: true}}
+val:
+  save_img: false
+  suffix: ~
+  metrics:
+    psnr: {{type: calculate_psnr, crop_border: 0, test_y_channel: false}}
+""",
+        encoding="utf-8",
+    )
+
+    def run(*arguments: object) -> str:
+        command = [sys.executable, "-m", "prompt_mamba_cli", *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout + done.stderr
+
+    run("restore", "-i", paired_folders.lq, "-o", tmp_path / "out", "--model", tmp_path / "net.pth")
+    assert len(list((tmp_path / "out").glob("*.png"))) == 4
+    assert "psnr:" in run("test", "-opt", tmp_path / "test.yml", "--root", tmp_path)
