@@ -85,9 +85,7 @@ class PromptPairedImageDataset(Dataset):
         keys = None
         if opt.get("meta_info_file") is not None:
             keys = [key_of(name) for name in read_meta_info(opt["meta_info_file"])]
-        self.gt = ImageSource(
-            option(opt, "dataroot_gt", str, required=True), backend, keys=keys, label="dataroot_gt"
-        )
+        self.gt = ImageSource(option(opt, "dataroot_gt", str, required=True), backend, keys=keys, label="dataroot_gt")
         self.lq = ImageSource(option(opt, "dataroot_lq", str, required=True), backend, label="dataroot_lq")
         self.keys = self.gt.keys
         self.lq_keys = _pair(self.gt, self.lq, option(opt, "filename_tmpl", str, default="{}"), keys is None)
