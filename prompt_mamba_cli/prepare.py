@@ -69,18 +69,14 @@ def _prepare(args: argparse.Namespace, one) -> int:
 
     url, model = prompts.server(args)
     crop = args.crop if args.crop is None or isinstance(args.crop, str) else Crop(*args.crop)
-    bar = None
+    writers: dict[str, object] = {}
 
-    def progress(what: str, done: int, total: int) -> None:
-        nonlocal bar
-        if bar is None or bar.desc != f"{what}: ":
-            if bar is not None:
-                bar.close()
-            bar = tqdm(desc=what, total=total, unit="image", disable=None)
-        bar.n = done
-        bar.refresh() if done == total else bar.update(0)
+    def writer(split: str):
+        if split not in writers:  # a local model is loaded once
+            writers[split] = prompts.writer(args, url, model, split)
+        return writers[split]
 
-    try:
+    with _Bars() as bars:
         done = prepare(
             one,
             args.source,
@@ -92,16 +88,13 @@ def _prepare(args: argparse.Namespace, one) -> int:
             partial=args.partial,
             task=args.task,
             count=args.prompts,
-            writer=lambda split: prompts.writer(args, url, model, split),
+            writer=writer,
             writer_name=" ".join(filter(None, (args.writer, model))),
             jobs=args.jobs,
             workers=args.workers,
             tell=lambda line: tqdm.write(f"prompt-mamba: {line}", file=sys.stderr),
-            progress=progress,
+            progress=bars,
         )
-    finally:
-        if bar is not None:
-            bar.close()
     for subset in done:
         _report(subset)
     problems = sum(len(subset.problems) for subset in done)
@@ -111,6 +104,31 @@ def _prepare(args: argparse.Namespace, one) -> int:
             file=sys.stderr,
         )
     return 1 if problems else 0
+
+
+class _Bars:
+    """One progress bar after another, for each thing that is done."""
+
+    def __init__(self):
+        self._bar, self._what = None, ""
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        from tqdm import tqdm
+
+        if what != self._what:
+            self.close()
+            self._bar, self._what = tqdm(desc=what, total=total, unit="image", disable=None), what
+        self._bar.update(done - self._bar.n)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def __enter__(self) -> _Bars:
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.close()
 
 
 def _report(subset) -> None:

@@ -266,12 +266,11 @@ def _check_datasets(opt: Mapping, is_train: bool) -> None:
         if dataset.get("name") is None:
             raise UserError(f"{where} lacks 'name'")
         for key, value in dataset.items():
-            if not key.startswith("dataroot") and key != "meta_info_file":
-                continue
-            for path in value if isinstance(value, list) else [value]:
-                if isinstance(path, str) and not os.path.exists(os.path.expanduser(path)):
-                    kind = "file" if key == "meta_info_file" else "folder"
-                    raise UserError(f"{where}.{key}: there is no {kind} {path!r}")
+            if isinstance(value, str) and (key.startswith("dataroot") or key == "meta_info_file"):
+                if not os.path.exists(os.path.expanduser(value)):
+                    raise UserError(
+                        f"{where}.{key}: there is no {'file' if key == 'meta_info_file' else 'folder'} {value!r}"
+                    )
 
 
 def _check_paths(opt: dict, root: str) -> None:

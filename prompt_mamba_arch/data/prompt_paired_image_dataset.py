@@ -22,6 +22,8 @@ from prompt_mamba_arch.errors import UserError, did_you_mean
 
 __all__ = ["PromptPairedImageDataset"]
 
+_LQ = ("dataroot_lq", "dataroot_lq_2", "dataroot_lq_3")
+
 
 @DATASET_REGISTRY.register()
 class PromptPairedImageDataset(Dataset):
@@ -33,9 +35,9 @@ class PromptPairedImageDataset(Dataset):
 
     Args:
         opt: the dataset section of the option file. BasicSR's general keys, and:
-            dataroot_gt, dataroot_lq (str): folders, or LMDB folders with `io_backend: {type: lmdb}`. dataroot_lq may be
-                a list of them: several degraded images of each clean one, such as the two views of a dual-pixel sensor.
-                Their channels are stacked; the network then has `in_chans: 6`.
+            dataroot_gt, dataroot_lq (str): folders, or LMDB folders with `io_backend: {type: lmdb}`.
+            dataroot_lq_2, dataroot_lq_3 (str): more degraded images of each clean one, such as the second view of a
+                dual-pixel sensor. Their channels are stacked: the network has `in_chans: 6`, or 9.
             io_backend (dict): `{type: disk}` (default) or `{type: lmdb}`.
             meta_info_file (str): names of the gt images to use, one a line; default all.
             filename_tmpl (str): name of the lq image from the gt image's, without extension. Default "{}".
@@ -48,9 +50,10 @@ class PromptPairedImageDataset(Dataset):
             color (str): `y` for the luma channel only, else RGB.
             mean, std (list[float]): normalisation of the tensors, per channel, both or none.
 
-    A sample is a dict with `lq`, `gt`: float32 `(3, H, W)`, RGB in [0, 1] (lq has three for each folder); `prompt`: str, "" if blind (training draws
-    one of the image's prompts, validation takes the first); `key`, `lq_path`, `gt_path`: str; `remove`, `present`:
-    float32 `(len(KINDS),)` multi-hot, zeros where the prompt source does not say.
+    A sample is a dict with `lq`, `gt`: float32 `(3, H, W)`, RGB in [0, 1], lq with three channels for each folder;
+    `prompt`: str, "" if blind (training draws one of the image's prompts, validation takes the first); `key`,
+    `lq_path`, `gt_path`: str; `remove`, `present`: float32 `(len(KINDS),)` multi-hot, zeros where the prompt source does
+    not say.
 
     Raises:
         UserError: at construction for a wrong option, a missing partner or a missing prompt; when a sample is read for
@@ -59,7 +62,7 @@ class PromptPairedImageDataset(Dataset):
 
     own_keys = (
         "dataroot_gt",
-        "dataroot_lq",
+        *_LQ,
         "meta_info_file",
         "filename_tmpl",
         "prompts",
@@ -93,11 +96,12 @@ class PromptPairedImageDataset(Dataset):
         if opt.get("meta_info_file") is not None:
             keys = [key_of(name) for name in read_meta_info(opt["meta_info_file"])]
         self.gt = ImageSource(option(opt, "dataroot_gt", str, required=True), backend, keys=keys, label="dataroot_gt")
-        self.views = [ImageSource(root, backend, label="dataroot_lq") for root in _roots(opt)]
+        roots = {key: option(opt, key, str, required=key == _LQ[0]) for key in _LQ}
+        self.views = [ImageSource(root, backend, label=key) for key, root in roots.items() if root is not None]
         self.lq = self.views[0]
         self.mean, self.std = _mean_and_std(opt)
         if self.mean is not None and len(self.views) > 1:
-            raise UserError("mean and std are for one dataroot_lq, not for several")
+            raise UserError("mean and std are for dataroot_lq alone")
         self.keys = self.gt.keys
         template = option(opt, "filename_tmpl", str, default="{}")
         pairs = [_pair(self.gt, view, template, keys is None) for view in self.views]
@@ -143,7 +147,7 @@ class PromptPairedImageDataset(Dataset):
             return images[0]
         if len({(image.shape, image.dtype) for image in images}) > 1:
             told = ", ".join(f"{_size(i)} in {v.path(self.lq_keys[key])}" for i, v in zip(images, self.views))
-            raise UserError(f"image '{key}': the images of dataroot_lq differ in size or bits: {told}")
+            raise UserError(f"image '{key}': the degraded images differ in size or bits: {told}")
         return np.concatenate(images, axis=2)
 
     def _middle(self, key: str, gt: np.ndarray, lq: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -184,15 +188,6 @@ class PromptPairedImageDataset(Dataset):
             image = np.stack([rgb2ycbcr(np.ascontiguousarray(view), y_only=True) for view in views], axis=2)
         tensor = to_tensor(image)
         return tensor if self.mean is None else normalize(tensor, self.mean, self.std, inplace=True)
-
-
-def _roots(opt: Mapping[str, Any]) -> list[str]:
-    roots = opt.get("dataroot_lq")
-    if isinstance(roots, (list, tuple)):
-        if not roots or not all(isinstance(root, str) for root in roots):
-            raise UserError(f"dataroot_lq must be a folder or a list of folders, not {roots!r}")
-        return list(roots)
-    return [option(opt, "dataroot_lq", str, required=True)]
 
 
 def _pair(gt: ImageSource, lq: ImageSource, template: str, all_of_lq: bool) -> dict[str, str]:

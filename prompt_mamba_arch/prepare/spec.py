@@ -86,7 +86,9 @@ def _split(text: str) -> tuple[str, str]:
 
 
 def _first(choice: str | None) -> str:
-    return "*" if choice is None else choice.split("|")[0]
+    """An example of it, to be read by people; a regular expression is none."""
+    first = (choice or "*").split("|")[0]
+    return first if re.fullmatch(r"[\w/ -]*", first) else "*"
 
 
 _BASE = r"(?P<base>(?:[^/]+/)*?)"

@@ -18,7 +18,7 @@ SIDE = 48  # pixels; a multiple of 12, so that every scale fits
 
 
 class Tree(NamedTuple):
-    """Attributes: subsets, name -> {key: {role: path}}; lists, path -> text; scales, role -> scale; bits of the files."""
+    """Attributes: subsets, name -> {key: {role: path}}; lists, path -> text; scales, role -> scale; bits of a sample."""
 
     subsets: Mapping[str, Mapping[str, Mapping[str, str]]]
     lists: Mapping[str, str] = {}
@@ -298,14 +298,14 @@ TREES: dict[str, Tree] = {
     "cdd11": Tree(
         {
             f"{part}/{one}": {n: pair(f"CDD-11_{part}/clear/{n}.png", f"CDD-11_{part}/{one}/{n}.png")
-                              for n in ("00001", "00002")}
+                              for n in ("00001", "00002", "00003")}
             for part in ("train", "test") for one in COMBINATIONS
         }
     ),
     "universal": Tree(
         {
             f"{part}/{kind}": {n: pair(f"universal/{part}/{kind}/GT/{n}.png", f"universal/{part}/{kind}/LQ/{n}.png")
-                               for n in ("a1", "b2")}
+                               for n in ("a1", "b2", "c3")}
             for part in ("train", "val") for kind in UNIVERSAL
         }
     ),

@@ -16,7 +16,7 @@ Recognised as it lies, too: as Restormer has it (train/DPDD/inputC, inputL, inpu
 
 Prepared: train (sub-images of 512 pixels, 256 apart), val and test (whole) with gt, lq, lq_left and lq_right; 16 bits
 stay 16. Option files take the single image (dataroot_lq: .../lq) or both views as six channels (dataroot_lq:
-[.../lq_left, .../lq_right] and network_g.in_chans: 6).
+.../lq_left, dataroot_lq_2: .../lq_right, network_g.in_chans: 6).
 """
 
 from __future__ import annotations
