@@ -157,7 +157,7 @@ def _list() -> int:
 
 
 def _demo(args: argparse.Namespace) -> int:
-    if args.out is None:
+    if args.out is None and not args.about:
         raise Mistake("prepare demo needs --out DIR")
     if args.source is not None:
         raise Mistake("prepare demo has its own photographs; leave out --source")

@@ -52,8 +52,8 @@ class PromptPairedImageDataset(Dataset):
 
     A sample is a dict with `lq`, `gt`: float32 `(3, H, W)`, RGB in [0, 1], lq with three channels for each folder;
     `prompt`: str, "" if blind (training draws one of the image's prompts, validation takes the first); `key`,
-    `lq_path`, `gt_path`: str; `remove`, `present`: float32 `(len(KINDS),)` multi-hot, zeros where the prompt source does
-    not say.
+    `lq_path`, `gt_path`: str; `remove`, `present`: float32 `(len(KINDS),)` multi-hot, zeros where the prompt source
+    does not say.
 
     Raises:
         UserError: at construction for a wrong option, a missing partner or a missing prompt; when a sample is read for

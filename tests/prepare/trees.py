@@ -18,7 +18,7 @@ SIDE = 48  # pixels; a multiple of 12, so that every scale fits
 
 
 class Tree(NamedTuple):
-    """Attributes: subsets, name -> {key: {role: path}}; lists, path -> text; scales, role -> scale; bits of a sample."""
+    """Attributes: subsets, name -> {key: {role: path}}; lists, path -> text; scales, role -> scale; bits."""
 
     subsets: Mapping[str, Mapping[str, Mapping[str, str]]]
     lists: Mapping[str, str] = {}

@@ -24,7 +24,7 @@ from prompt_mamba_arch.prepare.spec import Crop, Dataset, Layout, Subset
 
 
 def official(part: str) -> Layout:
-    scene = f"{part}/{{scene}}"
+    scene = f"{part}/{{scene:GOPR[^/]*}}"
     files = {
         "gt": f"{scene}/sharp/{{name}}",
         "lq": f"{scene}/blur/{{name}}",
