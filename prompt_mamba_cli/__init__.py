@@ -20,7 +20,7 @@ from collections.abc import Sequence
 
 __all__ = ["COMMANDS", "main"]
 
-COMMANDS = ("restore", "intent", "doctor", "export", "probe", "prompts", "ntire", "profile", "compare")
+COMMANDS = ("restore", "intent", "doctor", "probe", "compare", "profile", "prompts", "prepare", "export", "ntire")
 _BASICSR = {
     "train": "train as an option file says (BasicSR's flags: -opt FILE ...)",
     "test": "test as an option file says (BasicSR's flags: -opt FILE ...)",
@@ -31,6 +31,7 @@ _EXAMPLES = """examples:
   prompt-mamba restore -i 'photos/**/*.jpg' -o restored/ --jobs 4 --skip-existing --compare --model net_g_latest.pth
   prompt-mamba probe -i clean/ -o probed/ --model net_g_latest.pth --crop 256 --limit 20 --per-kind
   prompt-mamba prompts -i noisy/ -o prompts.jsonl --remove noise
+  prompt-mamba prepare gopro --source GOPRO_Large/ --out datasets/GoPro --lmdb
   prompt-mamba intent "take the grain out, but keep the fog"
   prompt-mamba doctor
   prompt-mamba export -o net.onnx --model net_g_latest.pth

@@ -38,6 +38,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--split", default="train", choices=("train", "val", "test"), help="of the bank of phrases (default: train)"
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="another number, other requests (default: 0)")
+    add_writer_arguments(parser)
+    parser.add_argument("--overwrite", action="store_true", help="replace the file if it is there already")
+
+
+def add_writer_arguments(parser: argparse.ArgumentParser) -> None:
+    """Of commands that write prompts."""
     parser.add_argument(
         "--writer", default="parameters", choices=_WRITERS,
         help="parameters: from the bank; llm: a server with OpenAI's interface; transformers: a local model "
@@ -59,7 +65,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--temperature", type=_seconds, metavar="T", help="for the model (default: its own)")
     parser.add_argument("--device", default="auto", help="for transformers: auto, cpu, cuda ... (default: auto)")
-    parser.add_argument("--overwrite", action="store_true", help="replace the file if it is there already")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -74,14 +79,14 @@ def run(args: argparse.Namespace) -> int:
         raise Mistake(f"{str(target)!r} is a folder; name a file such as {str(target / 'prompts.jsonl')!r}")
     if target.exists() and not args.overwrite:
         raise Mistake(f"{str(target)!r} exists already; add --overwrite to replace it")
-    url, model = _server(args)
+    url, model = server(args)
 
     from tqdm import tqdm
 
     from prompt_mamba_arch.prompts.writers import write_prompts
 
     briefs = _briefs(args, source)
-    writer = _writer(args, url, model)
+    by = writer(args, url, model, args.split)
     with tqdm(unit="image", disable=None) as bar:
 
         def progress(done: int, total: int) -> None:
@@ -92,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
         written = write_prompts(
             target,
             briefs,
-            writer,
+            by,
             count=args.count,
             split=args.split,
             seed=args.seed,
@@ -109,7 +114,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _server(args: argparse.Namespace) -> tuple[str | None, str | None]:
+def server(args: argparse.Namespace) -> tuple[str | None, str | None]:
     """URL and model, from the arguments or the environment."""
     if args.writer == "parameters":
         if args.url or args.model:
@@ -128,19 +133,20 @@ def _server(args: argparse.Namespace) -> tuple[str | None, str | None]:
     return url, model
 
 
-def _writer(args: argparse.Namespace, url: str | None, model: str | None):
+def writer(args: argparse.Namespace, url: str | None, model: str | None, split: str):
+    """That the arguments ask for, with what `server` gave."""
     from prompt_mamba_arch.prompts.llm import Endpoint, LocalModel, ModelWriter, endpoint_key
     from prompt_mamba_arch.prompts.writers import BankWriter
 
     if args.writer == "parameters":
-        return BankWriter(args.split)
+        return BankWriter(split)
     if args.writer == "transformers":
         temperature = 1.0 if args.temperature is None else args.temperature
-        return ModelWriter(LocalModel(model, args.device, temperature=temperature), args.split)
+        return ModelWriter(LocalModel(model, args.device, temperature=temperature), split)
     endpoint = Endpoint(
         url, model, endpoint_key(), timeout=args.timeout, tries=args.tries, temperature=args.temperature
     )
-    return ModelWriter(endpoint, args.split)
+    return ModelWriter(endpoint, split)
 
 
 def _briefs(args: argparse.Namespace, source: Path) -> list:

@@ -13,7 +13,7 @@ export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$("$python" -c "import os; print(min(4
 say() { printf '\n== %s\n' "$*"; }
 rm -rf "$out"
 say "a dark photograph with grain"
-"$python" scripts/quickstart_data.py "$out" --photo-only
+"$venv/bin/prompt-mamba" prepare demo --out "$out" --photo-only
 for wish in "take the grain out" "brighten it up"; do
     say "prompt-mamba restore -p \"$wish\""
     "$venv/bin/prompt-mamba" restore -i "$out/photo.png" -o "$out/${wish// /_}.png" -p "$wish"

@@ -13,7 +13,7 @@ export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$("$python" -c "import os; print(min(4
 say() { printf '\n== %s\n' "$*"; }
 rm -rf "$out"/{data,experiments,results,tb_logger,restored.png}
 say "photographs"
-"$python" scripts/quickstart_data.py "$out/data"
+"$venv/bin/prompt-mamba" prepare demo --out "$out/data"
 say "phase 1: images, no text"
 "$python" prompt_mamba_arch/train.py -opt options/train/PromptMamba/quickstart_phase1.yml --root "$out"
 say "phase 2: sentences"

@@ -17,7 +17,8 @@ from prompt_mamba_arch.compat.options import read_option_file
 from prompt_mamba_arch.errors import UserError
 
 CLONE = Path(__file__).resolve().parent.parent
-FILES = sorted((CLONE / "options").glob("**/*.yml"))
+# those of one dataset each are tried on miniatures of it, in tests/prepare
+FILES = sorted(file for file in (CLONE / "options").glob("**/*.yml") if file.parent.name != "datasets")
 
 # arguments that make a network small; those that a network does not have are left out
 SMALL = {
@@ -56,8 +57,9 @@ def fill_dataset(dataset: dict, folders, prompts: Path, scale: int) -> None:
         dataset["io_backend"] = {"type": "disk"}
     if "dataroot_gt" in dataset:
         dataset["dataroot_gt"] = str(folders.gt)
-    if "dataroot_lq" in dataset:
-        dataset["dataroot_lq"] = str(folders.lq)
+    for key in ("dataroot_lq", "dataroot_lq_2"):
+        if key in dataset:
+            dataset[key] = str(folders.lq)
     if str(dataset.get("prompts", "")).endswith(".jsonl") or dataset.get("prompts") == "lmdb":
         dataset["prompts"] = str(prompts)
     if "gt_size" in dataset:

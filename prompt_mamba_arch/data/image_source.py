@@ -19,7 +19,7 @@ import torch
 from prompt_mamba_arch.compat.data import lmdb_environment
 from prompt_mamba_arch.errors import UserError, check_keys, did_you_mean
 
-__all__ = ["EXTENSIONS", "ImageSource", "decode", "key_of", "read_meta_info", "to_float", "to_tensor"]
+__all__ = ["EXTENSIONS", "ImageSource", "decode", "is_cut_off", "key_of", "read_meta_info", "to_float", "to_tensor"]
 
 EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pnm", ".jp2"})
 
@@ -143,7 +143,7 @@ def decode(data: bytes, name: str = "from memory") -> np.ndarray:
         UserError: not an image, cut off, damaged, or of another sample type (floating point TIFF).
     """
     image = None
-    if data and not _is_cut_off(data):
+    if data and not is_cut_off(data):
         try:
             image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
         except cv2.error:  # more pixels than OpenCV's limit, or a header that lies
@@ -236,7 +236,7 @@ def _scan_lmdb(root: str, label: str) -> dict[str, str]:
     return {key_of(name): key_of(name) + ".png" for name in read_meta_info(meta_info)}
 
 
-def _is_cut_off(data: bytes) -> bool:
+def is_cut_off(data: bytes) -> bool:
     """True for a PNG or JPEG without its end: older OpenCV decodes those to an image with a gray or black rest."""
     if data.startswith(b"\x89PNG"):
         return data.rfind(b"IEND") < 0

@@ -61,6 +61,8 @@ class PromptDegradationDataset(Dataset):
             meta_info_file (str): names of the images to use, one a line; default all.
             gt_size (int): side of the square patch; required in training (random), optional in validation (middle).
                 The patch is cut before it is degraded.
+            centre_multiple (int): keep the middle of the image, with sides that are multiples of it; validation only.
+                Benchmarks of all-in-one restoration use 16.
             use_hflip, use_rot (bool): random mirroring; random flip and transposition. Training only. Default false.
             kinds: list of kinds, or {kind: weight}; default all, equally often. "none" is the image as it is.
             ranges (dict): {kind: {parameter: value, [low, high] or list}} instead of the default draws.
@@ -93,6 +95,7 @@ class PromptDegradationDataset(Dataset):
         "dataroot_gt",
         "meta_info_file",
         "gt_size",
+        "centre_multiple",
         "use_hflip",
         "use_rot",
         "kinds",
@@ -118,6 +121,7 @@ class PromptDegradationDataset(Dataset):
                 "PromptDegradationDataset needs scale: 1 (its images of low resolution are brought back to size)"
             )
         self.gt_size = option(opt, "gt_size", int, required=self.training, minimum=1)
+        self.multiple = option(opt, "centre_multiple", int, minimum=1)
         self.use_hflip = option(opt, "use_hflip", bool, default=False)
         self.use_rot = option(opt, "use_rot", bool, default=False)
         self.kinds = check_kinds(opt.get("kinds"))
@@ -220,17 +224,26 @@ class PromptDegradationDataset(Dataset):
 
     def _patch(self, key: str, image: np.ndarray) -> np.ndarray:
         size = self.gt_size
+        height, width = image.shape[:2]
+        if self.multiple is not None and not self.training:
+            image = _middle(image, height // self.multiple * self.multiple, width // self.multiple * self.multiple)
+            height, width = image.shape[:2]
         if size is None:
             return image
-        height, width = image.shape[:2]
         if min(height, width) < size:
             raise UserError(
                 f"image '{key}' is {width}x{height} (width x height), smaller than gt_size {size}: "
                 f"make gt_size smaller or remove {self.images.path(key)}"
             )
-        middle = ((height - size) // 2, (width - size) // 2)
-        top, left = random_corner(height, width, size) if self.training else middle
+        if not self.training:
+            return _middle(image, size, size)
+        top, left = random_corner(height, width, size)
         return image[top : top + size, left : left + size]
+
+
+def _middle(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
+    return image[top : top + height, left : left + width]
 
 
 def _count(value: Any) -> tuple[int, int]:

@@ -22,6 +22,8 @@ from prompt_mamba_arch.errors import UserError, did_you_mean
 
 __all__ = ["PromptPairedImageDataset"]
 
+_LQ = ("dataroot_lq", "dataroot_lq_2", "dataroot_lq_3")
+
 
 @DATASET_REGISTRY.register()
 class PromptPairedImageDataset(Dataset):
@@ -34,19 +36,24 @@ class PromptPairedImageDataset(Dataset):
     Args:
         opt: the dataset section of the option file. BasicSR's general keys, and:
             dataroot_gt, dataroot_lq (str): folders, or LMDB folders with `io_backend: {type: lmdb}`.
+            dataroot_lq_2, dataroot_lq_3 (str): more degraded images of each clean one, such as the second view of a
+                dual-pixel sensor. Their channels are stacked: the network has `in_chans: 6`, or 9.
             io_backend (dict): `{type: disk}` (default) or `{type: lmdb}`.
             meta_info_file (str): names of the gt images to use, one a line; default all.
             filename_tmpl (str): name of the lq image from the gt image's, without extension. Default "{}".
             prompts: a .jsonl file, `lmdb`, a text, a list of texts, `{task: denoise}` …: see
                 `prompt_mamba_arch.data.prompt_sources`. Default: blind.
+            centre_multiple (int): keep the middle of both images, with sides that are multiples of it (of gt pixels);
+                validation only. Benchmarks of all-in-one restoration use 16.
             gt_size (int): side of the square training patch in gt pixels, a multiple of scale. Required in training.
             use_hflip, use_rot (bool): random mirroring; random flip and transposition. Training only. Default false.
             color (str): `y` for the luma channel only, else RGB.
             mean, std (list[float]): normalisation of the tensors, per channel, both or none.
 
-    A sample is a dict with `lq`, `gt`: float32 `(3, H, W)`, RGB in [0, 1]; `prompt`: str, "" if blind (training draws
-    one of the image's prompts, validation takes the first); `key`, `lq_path`, `gt_path`: str; `remove`, `present`:
-    float32 `(len(KINDS),)` multi-hot, zeros where the prompt source does not say.
+    A sample is a dict with `lq`, `gt`: float32 `(3, H, W)`, RGB in [0, 1], lq with three channels for each folder;
+    `prompt`: str, "" if blind (training draws one of the image's prompts, validation takes the first); `key`,
+    `lq_path`, `gt_path`: str; `remove`, `present`: float32 `(len(KINDS),)` multi-hot, zeros where the prompt source
+    does not say.
 
     Raises:
         UserError: at construction for a wrong option, a missing partner or a missing prompt; when a sample is read for
@@ -55,10 +62,11 @@ class PromptPairedImageDataset(Dataset):
 
     own_keys = (
         "dataroot_gt",
-        "dataroot_lq",
+        *_LQ,
         "meta_info_file",
         "filename_tmpl",
         "prompts",
+        "centre_multiple",
         "gt_size",
         "use_hflip",
         "use_rot",
@@ -76,21 +84,28 @@ class PromptPairedImageDataset(Dataset):
         self.gt_size = option(opt, "gt_size", int, required=self.training, minimum=1)
         if self.training and self.gt_size % self.scale:
             raise UserError(f"gt_size {self.gt_size} is not a multiple of scale {self.scale}")
+        self.multiple = option(opt, "centre_multiple", int, minimum=1)
+        if self.multiple is not None and self.multiple % self.scale:
+            raise UserError(f"centre_multiple {self.multiple} is not a multiple of scale {self.scale}")
         self.use_hflip = option(opt, "use_hflip", bool, default=False)
         self.use_rot = option(opt, "use_rot", bool, default=False)
-        self.mean, self.std = _mean_and_std(opt)
         self.luma = _is_luma(opt)
 
         backend = opt.get("io_backend")
         keys = None
         if opt.get("meta_info_file") is not None:
             keys = [key_of(name) for name in read_meta_info(opt["meta_info_file"])]
-        self.gt = ImageSource(
-            option(opt, "dataroot_gt", str, required=True), backend, keys=keys, label="dataroot_gt"
-        )
-        self.lq = ImageSource(option(opt, "dataroot_lq", str, required=True), backend, label="dataroot_lq")
+        self.gt = ImageSource(option(opt, "dataroot_gt", str, required=True), backend, keys=keys, label="dataroot_gt")
+        roots = {key: option(opt, key, str, required=key == _LQ[0]) for key in _LQ}
+        self.views = [ImageSource(root, backend, label=key) for key, root in roots.items() if root is not None]
+        self.lq = self.views[0]
+        self.mean, self.std = _mean_and_std(opt)
+        if self.mean is not None and len(self.views) > 1:
+            raise UserError("mean and std are for dataroot_lq alone")
         self.keys = self.gt.keys
-        self.lq_keys = _pair(self.gt, self.lq, option(opt, "filename_tmpl", str, default="{}"), keys is None)
+        template = option(opt, "filename_tmpl", str, default="{}")
+        pairs = [_pair(self.gt, view, template, keys is None) for view in self.views]
+        self.lq_keys = pairs[0]  # the other views' are the same
         self.prompts = prompt_source(opt.get("prompts"), self.lq)
         for key in self.keys:
             self._entry(key)  # a missing prompt is found now and not hours into the training
@@ -100,7 +115,9 @@ class PromptPairedImageDataset(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         key = self.keys[index]
-        gt, lq = self._fit(key, self.gt.read(key), self.lq.read(self.lq_keys[key]))
+        gt, lq = self._fit(key, self.gt.read(key), self._read_lq(key))
+        if self.multiple is not None and not self.training:
+            gt, lq = self._middle(key, gt, lq)
         if self.training:
             gt, lq = self._random_patch(key, gt, lq)
             gt, lq = augment([gt, lq], self.use_hflip, self.use_rot)
@@ -122,6 +139,26 @@ class PromptPairedImageDataset(Dataset):
             return self.prompts.entry(key)
         except UserError as error:
             raise UserError(f"{error} (image {self.gt.path(key)})") from None
+
+    def _read_lq(self, key: str) -> np.ndarray:
+        """(H, W, 3) for each view, stacked."""
+        images = [view.read(self.lq_keys[key]) for view in self.views]
+        if len(images) == 1:
+            return images[0]
+        if len({(image.shape, image.dtype) for image in images}) > 1:
+            told = ", ".join(f"{_size(i)} in {v.path(self.lq_keys[key])}" for i, v in zip(images, self.views))
+            raise UserError(f"image '{key}': the degraded images differ in size or bits: {told}")
+        return np.concatenate(images, axis=2)
+
+    def _middle(self, key: str, gt: np.ndarray, lq: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        height, width = (side // self.multiple * self.multiple for side in gt.shape[:2])
+        if not height or not width:
+            raise UserError(f"image '{key}' is {_size(gt)}, smaller than centre_multiple {self.multiple}")
+        # in lq's pixels, so that both show the same
+        top, left = ((side - inner) // 2 // self.scale for side, inner in zip(gt.shape, (height, width)))
+        scale = self.scale
+        lq = lq[top : top + height // scale, left : left + width // scale]
+        return gt[top * scale : top * scale + height, left * scale : left * scale + width], lq
 
     def _fit(self, key: str, gt: np.ndarray, lq: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Cuts the rest that an integer division by scale left at gt's right and bottom edge."""
@@ -147,7 +184,8 @@ class PromptPairedImageDataset(Dataset):
 
     def _to_tensor(self, image: np.ndarray) -> torch.Tensor:
         if self.luma:
-            image = rgb2ycbcr(np.ascontiguousarray(to_float(image)), y_only=True)[..., None]
+            views = np.split(to_float(image), image.shape[2] // 3, axis=2)
+            image = np.stack([rgb2ycbcr(np.ascontiguousarray(view), y_only=True) for view in views], axis=2)
         tensor = to_tensor(image)
         return tensor if self.mean is None else normalize(tensor, self.mean, self.std, inplace=True)
 

@@ -84,9 +84,7 @@ class _File:
         try:
             return self._entries[key]
         except KeyError:
-            raise UserError(
-                f"no prompt for image '{key}' in {self._path}{did_you_mean(key, self._entries)}"
-            ) from None
+            raise UserError(f"no prompt for image '{key}' in {self._path}{did_you_mean(key, self._entries)}") from None
 
 
 class _Lmdb:

@@ -86,9 +86,7 @@ class Adherence(NamedTuple):
     chance: float
 
 
-def adherence(
-    output: np.ndarray, targets: Mapping[frozenset[str], np.ndarray], asked: Collection[str]
-) -> Adherence:
+def adherence(output: np.ndarray, targets: Mapping[frozenset[str], np.ndarray], asked: Collection[str]) -> Adherence:
     """Is the output nearer to the asked target than to the targets of the other subsets?
 
     Args:

@@ -178,6 +178,6 @@ def severity(step: Mapping[str, Any]) -> float:
 
 
 def severity_word(step: Mapping[str, Any]) -> str:
-    """"slight" (severity below 1/3), "moderate" or "heavy" (2/3 and more)."""
+    """ "slight" (severity below 1/3), "moderate" or "heavy" (2/3 and more)."""
     value = severity(step)
     return "slight" if value < 1 / 3 else "moderate" if value < 2 / 3 else "heavy"

@@ -1,0 +1,34 @@
+"""RESIDE: synthetic haze; many hazy images of one clear image. OTS and ITS for training, SOTS for testing.
+
+Link:      https://sites.google.com/view/reside-dehaze-datasets (RESIDE-beta: OTS; RESIDE-standard: ITS and SOTS)
+Size:      72 135 hazy images of 2061 clear ones (OTS), 13 990 of 1399 (ITS); SOTS: 500 outdoor, 500 indoor
+Licence:   none is stated; published for research
+Citation:  Li et al., "Benchmarking Single-Image Dehazing and Beyond", TIP 2019
+
+It unpacks as folders for clear and hazy images; a hazy one is called after the clear one and its haze:
+
+    OTS/clear/0025.jpg              OTS/haze/part1/0025_0.8_0.1.jpg ... part4/      (OTS_BETA will do, too)
+    ITS/clear/1.png                 ITS/hazy/1_1_0.90179.png
+    SOTS/outdoor/gt/0001.png        SOTS/outdoor/hazy/0001_0.8_0.2.jpg
+    SOTS/indoor/gt/1400.png         SOTS/indoor/hazy/1400_1.png (in nyuhaze500/ in some archives)
+
+Recognised as it lies, too: as PromptIR and AdaIR have it (Train/Dehaze/original and synthetic/part1 ...,
+test/dehaze/target and input) and as DA-CLIP has it (train/hazy/LQ and GT).
+
+Prepared: ots, its, sots/outdoor and sots/indoor, whole, with gt and lq; a clear image is linked once for each of its
+hazy ones. SOTS's indoor images show the middle of the clear ones, which are cut to it.
+
+    python scripts/data_preparation/reside.py --source DIR --out DIR [--lmdb] [--workers N]
+
+The same as `prompt-mamba prepare reside`, whose --help tells the other options.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from prompt_mamba_cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["prepare", "reside", *sys.argv[1:]]))
