@@ -20,7 +20,7 @@ from collections.abc import Sequence
 
 __all__ = ["COMMANDS", "main"]
 
-COMMANDS = ("restore", "intent", "doctor", "export", "probe", "prompts", "ntire")
+COMMANDS = ("restore", "app", "intent", "doctor", "export", "probe", "prompts", "ntire")
 _BASICSR = {
     "train": "train as an option file says (BasicSR's flags: -opt FILE ...)",
     "test": "test as an option file says (BasicSR's flags: -opt FILE ...)",
@@ -32,6 +32,7 @@ _EXAMPLES = """examples:
   prompt-mamba probe -i clean/ -o probed/ --model net_g_latest.pth --crop 256 --limit 20 --per-kind
   prompt-mamba prompts -i noisy/ -o prompts.jsonl --remove noise
   prompt-mamba intent "take the grain out, but keep the fog"
+  prompt-mamba app
   prompt-mamba doctor
   prompt-mamba export -o net.onnx --model net_g_latest.pth
   prompt-mamba ntire --track esr --team 7 --name MyNet --checkpoint net_g_latest.pth -o submission/
