@@ -109,6 +109,8 @@ class AnyPythonWheel(bdist_wheel):
         return ("py3", "none", super().get_tag()[2])
 
 
+STUDY = ["starlette>=0.37", "uvicorn>=0.30", "jinja2>=3", "matplotlib>=3.7"]
+
 setup(
     name="prompt-mamba-arch",
     version=read_version(),
@@ -123,6 +125,8 @@ setup(
         "prompt_mamba_arch.prompts": ["bank/*.yaml", "bank/*.md"],
         "prompt_mamba_arch.text": ["*.safetensors", "*.npz"],
         "prompt_mamba_arch": ["weights/*.safetensors"],
+        "prompt_mamba_arch.app": ["assets/*"],
+        "prompt_mamba_arch.study": ["templates/*.html", "static/*"],
     },
     ext_modules=[
         Extension(
@@ -156,8 +160,13 @@ setup(
         "lpips": ["lpips>=0.1.4"],
         "export": ["onnx>=1.16", "onnxruntime>=1.18", "onnxscript>=0.5"],
         "video": ["av>=12"],
-        "app": ["gradio>=5"],
-        "dev": ["pytest>=8", "ruff>=0.6", "scikit-image>=0.22", "lpips>=0.1.4"],
+        # Gradio 6 needs Python 3.10
+        "app": ["gradio>=6; python_version >= '3.10'", "uvicorn>=0.30"],
+        "study": STUDY,
+        "dev": [
+            *("pytest>=8", "ruff>=0.6", "scikit-image>=0.22", "lpips>=0.1.4"),
+            *("gradio>=6; python_version >= '3.10'", "playwright>=1.40", *STUDY),
+        ],
     },
     entry_points={"console_scripts": ["prompt-mamba=prompt_mamba_cli:main"]},
     classifiers=[

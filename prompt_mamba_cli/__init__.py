@@ -20,7 +20,7 @@ from collections.abc import Sequence
 
 __all__ = ["COMMANDS", "main"]
 
-COMMANDS = ("restore", "app", "intent", "doctor", "export", "probe", "prompts", "ntire")
+COMMANDS = ("restore", "app", "intent", "doctor", "export", "probe", "study", "prompts", "ntire")
 _BASICSR = {
     "train": "train as an option file says (BasicSR's flags: -opt FILE ...)",
     "test": "test as an option file says (BasicSR's flags: -opt FILE ...)",
@@ -30,6 +30,7 @@ _EXAMPLES = """examples:
   prompt-mamba restore -i holiday/ -o holiday_restored/ --model net_g_latest.pth
   prompt-mamba restore -i 'photos/**/*.jpg' -o restored/ --jobs 4 --skip-existing --compare --model net_g_latest.pth
   prompt-mamba probe -i clean/ -o probed/ --model net_g_latest.pth --crop 256 --limit 20 --per-kind
+  prompt-mamba study serve -i results/ -o study/
   prompt-mamba prompts -i noisy/ -o prompts.jsonl --remove noise
   prompt-mamba intent "take the grain out, but keep the fog"
   prompt-mamba app
