@@ -17,14 +17,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     serve = parts.add_parser("serve", help="serve the questions", allow_abbrev=False)
     serve.add_argument(
         "-i", "--input", required=True, metavar="RESULTS",
-        help="a folder of results: one folder in it for each method, equally named images in these; perhaps inputs/ and "
-        "prompts.jsonl",
+        help="a folder of results: one folder in it for each method, equally named images in these; perhaps inputs/ "
+        "and prompts.jsonl",
     )  # fmt: skip
     serve.add_argument(
-        "-o", "--output", required=True, metavar="STUDY", help="the study's folder; goes on if it is one"
+        "-o", "--output", required=True, metavar="STUDY", help="the study's folder, new or one to go on with"
     )
     serve.add_argument("--methods", nargs="+", default=[], metavar="NAME", help="only these (default: all)")
     serve.add_argument("--comparisons", type=count, default=30, metavar="N", help="a participant (default: 30)")
+    serve.add_argument("--shared", type=_number, default=6, metavar="N", help="of these the same for all (default: 6)")
     serve.add_argument("--ratings", type=_number, default=10, metavar="N", help="of following prompts (default: 10)")
     serve.add_argument(
         "--checks", type=_number, default=3, metavar="N", help="of attention, a participant (default: 3)"
@@ -61,7 +62,10 @@ def _serve(args: argparse.Namespace) -> int:
     from prompt_mamba_arch.web import address, is_loopback, listen, serve
 
     materials = Materials(results, args.methods, args.crop)
-    design = Design(args.comparisons, args.ratings, args.checks, args.participants)
+    design = Design(
+        comparisons=args.comparisons, shared=args.shared, ratings=args.ratings, checks=args.checks,
+        participants=args.participants,
+    )  # fmt: skip
     listening = listen(args.host, args.port)
     folder.mkdir(parents=True, exist_ok=True)
     store = Store(folder / DATABASE)

@@ -23,12 +23,14 @@ class Design:
 
     Attributes:
         comparisons: of two methods' results of one image.
+        shared: so many of these are the same for all, so that their agreement can be told.
         ratings: of how well one result does what was asked; only where there are prompts.
         checks: comparisons of a result with itself spoiled beyond doubt, among the others.
         participants: who may begin; more are turned away.
     """
 
     comparisons: int = 30
+    shared: int = 6
     ratings: int = 10
     checks: int = 3
     participants: int = 1000
@@ -63,8 +65,8 @@ def draw(
     asked: Mapping[tuple[str, str, str], int],
     rng: random.Random,
 ) -> list[Trial]:
-    """A participant's questions: what was asked least so far comes first, so that all is asked equally often; then
-    order and sides are random. Ratings come after the comparisons.
+    """A participant's questions: those that all are asked, and of the rest what was asked least so far, so that all of
+    it is asked equally often; then order and sides are random. Ratings come after the comparisons.
 
     Args:
         asked: (image, method, method in alphabetical order, or "" for ratings) -> how often that was asked of others.
@@ -75,7 +77,11 @@ def draw(
         return sorted(shuffled, key=lambda one: asked.get(one, 0))[:count]
 
     pairs = list(itertools.combinations(materials.methods, 2))  # alphabetical, as the methods are
-    compared = least([(image, a, b) for image in materials.images for a, b in pairs], design.comparisons)
+    possible = [(image, a, b) for image in materials.images for a, b in pairs]
+    # the same in every process
+    shared = random.Random(0).sample(possible, min(design.shared, design.comparisons, len(possible)))
+    others = [one for one in possible if one not in shared]
+    compared = shared + least(others, design.comparisons - len(shared))
     trials = []
     for image, *two in compared:
         left, right = rng.sample(two, 2)

@@ -66,6 +66,10 @@ def create(
     text = f"{consent}\n\nQuestions: {contact}" if contact else consent
     paragraphs = [part for part in re.split(r"\n\s*\n", text.strip()) if part]
 
+    count = len(materials.methods)
+    comparisons = min(design.comparisons, len(materials.images) * count * (count - 1) // 2) + design.checks
+    rated = min(design.ratings, len(materials.prompts) * count)
+
     def page(name: str, status: int = 200, **values) -> Response:
         return HTMLResponse(pages.get_template(name).render(**values), status, headers=_HEADERS)
 
@@ -98,8 +102,7 @@ def create(
     def begin_page(request: Request) -> Response:
         if who(request) is not None:
             return go("/question")
-        return page("consent.html", paragraphs=paragraphs, comparisons=design.comparisons + design.checks,
-                    ratings=design.ratings if materials.prompts else 0)  # fmt: skip
+        return page("consent.html", paragraphs=paragraphs, comparisons=comparisons, ratings=rated)  # fmt: skip
 
     async def begin(request: Request) -> Response:
         fields = await form(request)
@@ -170,6 +173,9 @@ def create(
         response.delete_cookie(_COOKIE)
         return response
 
+    def icon(request: Request) -> Response:
+        return Response(status_code=204)
+
     def health(request: Request) -> Response:
         begun, finished = store.counts()
         return JSONResponse({"begun": begun, "finished": finished}, headers=_HEADERS)
@@ -187,6 +193,7 @@ def create(
             Route("/picture/{position:int}/{side}", picture),
             Route("/withdraw", withdraw, methods=["POST"]),
             Route("/healthz", health),
+            Route("/favicon.ico", icon),  # browsers ask for it unasked
             Mount("/static", StaticFiles(directory=_HERE / "static")),
         ],
         exception_handlers={404: lost},

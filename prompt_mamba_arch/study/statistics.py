@@ -182,9 +182,7 @@ def ratings(
         _resample(len(people), lambda weights: mean(weights)[rated_columns], resamples, seed), len(rated_columns)
     )
     found = {
-        methods[column]: Estimate(
-            float(means[column]), max(float(low[i]), 1.0), min(float(high[i]), 5.0), int(total[column])
-        )
+        methods[column]: Estimate(float(means[column]), float(low[i]), float(high[i]), int(total[column]))
         for i, column in enumerate(rated_columns)
     }
     return dict(sorted(found.items(), key=lambda item: -item[1].value))
