@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import io
 
 import cv2
@@ -44,7 +43,7 @@ def read_mask(text: str, size: tuple[int, int]) -> np.ndarray | None:
             if max(image.size) > _MAX_SIDE:
                 raise ValueError("too large")
             painted = np.asarray(image.convert("RGBA"))[..., 3]
-    except (ValueError, OSError, SyntaxError, binascii.Error):  # what Pillow raises, by kind of damage
+    except Exception:  # Pillow raises nearly everything, by kind of damage
         raise UserError("the brushed region was lost on its way; brush it again") from None
     mask = cv2.resize(painted, (size[1], size[0]), interpolation=cv2.INTER_LINEAR) >= 128
     return mask if mask.any() else None

@@ -14,7 +14,7 @@ from prompt_mamba_arch.app.region import blend, box_around, read_mask, soften
 from prompt_mamba_arch.app.session import Session, Sessions, Version
 from prompt_mamba_arch.app.wish import Understood, understand, write_request
 from prompt_mamba_arch.errors import UserError
-from prompt_mamba_arch.restore import Restorer
+from prompt_mamba_arch.restore import MIN_TILE, Restorer
 
 __all__ = ["Stopped", "Workshop"]
 
@@ -113,7 +113,7 @@ class Workshop:
         pixels = base.pixels
         top, bottom, left, right = (0, height, 0, width) if region is None else box_around(region)
         part = np.ascontiguousarray(pixels[top:bottom, left:right])
-        tile = min(restorer.tile_side(part.shape[:2]), _TILE)
+        tile = max(min(restorer.tile_side(part.shape[:2]), _TILE), MIN_TILE)
         restored = restorer.restore(part, prompt or None, strength, tile, report)
         if region is not None:
             weight = soften(region, max(height, width) / _SOFT)[top:bottom, left:right]

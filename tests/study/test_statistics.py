@@ -24,7 +24,7 @@ def test_wilson_interval():
 
 
 def test_krippendorff_alpha():
-    """The example of Krippendorff (2011), four observers and twelve units with values missing: 0.743 for nominal data."""
+    """The example of Krippendorff (2011): four observers, twelve units, values missing; 0.743 for nominal data."""
     rows = ["123321412...", "1233224125.3", ".3332342251.", "12332441251."]
     units = [[value for value in column if value != "."] for column in zip(*rows)]
     assert statistics.krippendorff_alpha(units) == pytest.approx(0.743, abs=5e-4)
