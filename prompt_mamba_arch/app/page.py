@@ -62,7 +62,7 @@ def build(workshop: Workshop) -> gr.Blocks:
                 wish = gr.Textbox(
                     label="What should be done?",
                     placeholder="take the grain out, but keep the fog",
-                    lines=2,
+                    lines=1,  # so that Enter restores
                     max_lines=4,
                     elem_id="pm-wish",
                     submit_btn=False,
