@@ -109,6 +109,8 @@ class AnyPythonWheel(bdist_wheel):
         return ("py3", "none", super().get_tag()[2])
 
 
+STUDY = ["starlette>=0.37", "uvicorn>=0.30", "jinja2>=3", "matplotlib>=3.7"]
+
 setup(
     name="prompt-mamba-arch",
     version=read_version(),
@@ -123,6 +125,8 @@ setup(
         "prompt_mamba_arch.prompts": ["bank/*.yaml", "bank/*.md"],
         "prompt_mamba_arch.text": ["*.safetensors", "*.npz"],
         "prompt_mamba_arch": ["weights/*.safetensors"],
+        "prompt_mamba_arch.app": ["assets/*"],
+        "prompt_mamba_arch.study": ["templates/*.html", "static/*"],
     },
     ext_modules=[
         Extension(
@@ -162,8 +166,13 @@ setup(
         "video": ["av>=12"],
         "peers": ["spandrel>=0.4"],
         "peers-restricted": ["spandrel>=0.4", "spandrel-extra-arches>=0.2"],  # licences that restrict their use
-        "app": ["gradio>=5"],
-        "dev": ["pytest>=8", "ruff>=0.6", "scikit-image>=0.22", "lpips>=0.1.4", "spandrel>=0.4"],
+        # Gradio 6 needs Python 3.10
+        "app": ["gradio>=6; python_version >= '3.10'", "uvicorn>=0.30"],
+        "study": STUDY,
+        "dev": [
+            *("pytest>=8", "ruff>=0.6", "scikit-image>=0.22", "lpips>=0.1.4", "spandrel>=0.4"),
+            *("gradio>=6; python_version >= '3.10'", "playwright>=1.40", *STUDY),
+        ],
     },
     entry_points={"console_scripts": ["prompt-mamba=prompt_mamba_cli:main"]},
     classifiers=[

@@ -36,7 +36,8 @@ _PACKAGES = (
     "safetensors",
     "lmdb",
 )
-_EXTRAS = {"lpips": "lpips", "video": "av", "export": "onnxruntime", "app": "gradio"}  # extra -> a package of it
+# extra -> a package of it
+_EXTRAS = {"lpips": "lpips", "video": "av", "export": "onnxruntime", "app": "gradio", "study": "starlette"}
 _BUILD = (
     "python setup.py build_ext --inplace --force  (in a clone; else install the package again, with a C++ compiler)"
 )

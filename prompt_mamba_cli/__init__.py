@@ -20,7 +20,10 @@ from collections.abc import Sequence
 
 __all__ = ["COMMANDS", "main"]
 
-COMMANDS = ("restore", "intent", "doctor", "probe", "compare", "profile", "prompts", "prepare", "export", "ntire")
+COMMANDS = (
+    *("restore", "app", "intent", "doctor", "probe", "compare"),
+    *("study", "profile", "prompts", "prepare", "export", "ntire"),
+)
 _BASICSR = {
     "train": "train as an option file says (BasicSR's flags: -opt FILE ...)",
     "test": "test as an option file says (BasicSR's flags: -opt FILE ...)",
@@ -30,9 +33,11 @@ _EXAMPLES = """examples:
   prompt-mamba restore -i holiday/ -o holiday_restored/ --model net_g_latest.pth
   prompt-mamba restore -i 'photos/**/*.jpg' -o restored/ --jobs 4 --skip-existing --compare --model net_g_latest.pth
   prompt-mamba probe -i clean/ -o probed/ --model net_g_latest.pth --crop 256 --limit 20 --per-kind
+  prompt-mamba study serve -i results/ -o study/
   prompt-mamba prompts -i noisy/ -o prompts.jsonl --remove noise
   prompt-mamba prepare gopro --source GOPRO_Large/ --out datasets/GoPro --lmdb
   prompt-mamba intent "take the grain out, but keep the fog"
+  prompt-mamba app
   prompt-mamba doctor
   prompt-mamba export -o net.onnx --model net_g_latest.pth
   prompt-mamba profile tiny SwinIR net_g_latest.pth --size 256 1024x768

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 
-__all__ = ["Mistake", "Parser", "count", "prompt", "share", "strength", "tile"]
+__all__ = ["Mistake", "Parser", "at_least_one", "count", "port", "prompt", "share", "strength", "tile"]
 
 MIN_TILE = 64  # that of prompt_mamba_arch.restore
 
@@ -45,6 +45,24 @@ def count(text: str) -> int:
     """A whole number from 1."""
     if not re.fullmatch(r"[0-9]{1,4}", text) or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number from 1 on, not {text!r}")
+    return int(text)
+
+
+def at_least_one(text: str) -> float:
+    """A number from 1 to a million."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 1 <= value <= 1e6:
+        raise argparse.ArgumentTypeError(f"must be a number from 1 on, not {text!r}")
+    return value
+
+
+def port(text: str) -> int:
+    """0 to 65535."""
+    if not re.fullmatch(r"[0-9]{1,5}", text) or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"must be a number from 0 to 65535, not {text!r}")
     return int(text)
 
 
