@@ -26,14 +26,14 @@ _BASICSR = {
     "test": "test as an option file says (BasicSR's flags: -opt FILE ...)",
 }
 _EXAMPLES = """examples:
-  prompt-mamba restore -i photo.jpg -o better.png -p "take the grain out" --model net_g_latest.pth
+  prompt-mamba restore -i photo.jpg -o better.png -p "take the grain out"
   prompt-mamba restore -i holiday/ -o holiday_restored/ --model net_g_latest.pth
-  prompt-mamba restore -i 'photos/**/*.jpg' -o restored/ --jobs 4 --skip-existing --compare --model net_g_latest.pth
-  prompt-mamba probe -i clean/ -o probed/ --model net_g_latest.pth --crop 256 --limit 20 --per-kind
+  prompt-mamba restore -i 'photos/**/*.jpg' -o restored/ --jobs 4 --skip-existing --compare
+  prompt-mamba probe -i clean/ -o probed/ --crop 256 --limit 20 --per-kind
   prompt-mamba prompts -i noisy/ -o prompts.jsonl --remove noise
   prompt-mamba intent "take the grain out, but keep the fog"
   prompt-mamba doctor
-  prompt-mamba export -o net.onnx --model net_g_latest.pth
+  prompt-mamba export -o net.onnx
   prompt-mamba ntire --track esr --team 7 --name MyNet --checkpoint net_g_latest.pth -o submission/
   prompt-mamba train -opt options/train/PromptMamba/train_PromptMamba_tiny_phase1.yml
   prompt-mamba test -opt options/test/PromptMamba/test_PromptMamba_tiny.yml
