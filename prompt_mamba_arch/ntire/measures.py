@@ -10,6 +10,7 @@ import contextlib
 import importlib.util
 import math
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -154,7 +155,9 @@ def _counts(net: nn.Module, side: int, device: torch.device) -> tuple[float, flo
 
 def _fvcore(net: nn.Module, size: int, device: torch.device) -> float | None:
     try:
-        from fvcore.nn import FlopCountAnalysis
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it uses what newer versions of torch advise against
+            from fvcore.nn import FlopCountAnalysis
     except ImportError:
         return None
     found = []
