@@ -20,28 +20,30 @@ from collections.abc import Sequence
 
 __all__ = ["COMMANDS", "main"]
 
+# in the order in which the help lists them: for people, for researchers, for trainers
 COMMANDS = (
-    *("restore", "app", "intent", "doctor", "probe", "compare"),
-    *("study", "profile", "prompts", "prepare", "export", "ntire"),
+    *("restore", "app", "intent", "doctor"),
+    *("probe", "compare", "study", "profile"),
+    *("prompts", "prepare", "export", "ntire"),
 )
 _BASICSR = {
     "train": "train as an option file says (BasicSR's flags: -opt FILE ...)",
     "test": "test as an option file says (BasicSR's flags: -opt FILE ...)",
 }
 _EXAMPLES = """examples:
-  prompt-mamba restore -i photo.jpg -o better.png -p "take the grain out" --model net_g_latest.pth
+  prompt-mamba restore -i photo.jpg -o better.png -p "take the grain out"
   prompt-mamba restore -i holiday/ -o holiday_restored/ --model net_g_latest.pth
-  prompt-mamba restore -i 'photos/**/*.jpg' -o restored/ --jobs 4 --skip-existing --compare --model net_g_latest.pth
-  prompt-mamba probe -i clean/ -o probed/ --model net_g_latest.pth --crop 256 --limit 20 --per-kind
+  prompt-mamba restore -i 'photos/**/*.jpg' -o restored/ --jobs 4 --skip-existing --compare
+  prompt-mamba app
+  prompt-mamba intent "take the grain out, but keep the fog"
+  prompt-mamba doctor
+  prompt-mamba probe -i clean/ -o probed/ --crop 256 --limit 20 --per-kind
+  prompt-mamba compare -opt options/compare/starter.yml
   prompt-mamba study serve -i results/ -o study/
+  prompt-mamba profile tiny SwinIR net_g_latest.pth --size 256 1024x768
   prompt-mamba prompts -i noisy/ -o prompts.jsonl --remove noise
   prompt-mamba prepare gopro --source GOPRO_Large/ --out datasets/GoPro --lmdb
-  prompt-mamba intent "take the grain out, but keep the fog"
-  prompt-mamba app
-  prompt-mamba doctor
-  prompt-mamba export -o net.onnx --model net_g_latest.pth
-  prompt-mamba profile tiny SwinIR net_g_latest.pth --size 256 1024x768
-  prompt-mamba compare -opt options/compare/starter.yml
+  prompt-mamba export -o net.onnx
   prompt-mamba ntire --track esr --team 7 --name MyNet --checkpoint net_g_latest.pth -o submission/
   prompt-mamba train -opt options/train/PromptMamba/train_PromptMamba_tiny_phase1.yml
   prompt-mamba test -opt options/test/PromptMamba/test_PromptMamba_tiny.yml

@@ -16,6 +16,11 @@ __all__ = ["SUFFIXES", "Job", "Share", "check_targets", "collect", "is_film", "s
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")  # those of prompt_mamba_arch.image_io
 FILMS = (".mp4", ".m4v", ".mov", ".mkv", ".webm")  # those of prompt_mamba_arch.video
 _READ_FILMS = (*FILMS, ".avi", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".ts", ".mts", ".m2ts", ".ogv")
+# pictures that are not read; in a folder of photographs they would be missed
+_OTHER_PICTURES = (
+    *(".heic", ".heif", ".avif", ".jxl", ".jp2", ".gif", ".psd"),
+    *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"),
+)
 
 
 class Job(NamedTuple):
@@ -51,9 +56,12 @@ def collect(inputs: Sequence[str], output: str, compare: bool = False) -> tuple[
                 raise Mistake(f"{str(target)!r} is a file, and a folder is restored into a folder")
             if source.resolve() == target.resolve():
                 raise Mistake("the output folder is the input folder; name another one, so that no original is lost")
-            inside = _below(source, target)
+            inside, missed = _below(source, target)
+            said = _said_of(missed)
             if not inside:
-                raise Mistake(f"the folder {str(source)!r} holds no images ({', '.join(SUFFIXES)})")
+                more = f"; {said}" if said else ""
+                raise Mistake(f"the folder {str(source)!r} holds no images ({', '.join(SUFFIXES)}){more}")
+            passed_over += [f"in {text!r}, {said}"] * bool(said)
             for path in inside:
                 found.setdefault(path, path.relative_to(source))
         elif source.is_file():
@@ -104,13 +112,32 @@ def _into_folder(found: Mapping[Path, Path], target: Path) -> list[Job]:
     return [Job(path, target / found[path]) for path in sorted(found, key=_natural)]
 
 
-def _below(folder: Path, target: Path) -> list[Path]:
-    """The photographs below a folder, without what is hidden and without results of an earlier run."""
-    there, found = target.resolve(), []
+def _below(folder: Path, target: Path) -> tuple[list[Path], list[Path]]:
+    """The photographs below a folder, and what else somebody may have meant: films, and pictures that are not read.
+
+    Without what is hidden and without results of an earlier run.
+    """
+    there, found, missed = target.resolve(), [], []
     for place, inside, files in os.walk(folder):
         inside[:] = [name for name in inside if not name.startswith(".") and Path(place, name).resolve() != there]
-        found += [Path(place, name) for name in files if _looks_like_photograph(name)]
-    return found
+        for name in files:
+            if _looks_like_photograph(name):
+                found.append(Path(place, name))
+            elif not name.startswith(".") and Path(name).suffix.lower() in (*_READ_FILMS, *_OTHER_PICTURES):
+                missed.append(Path(place, name))
+    return found, missed
+
+
+def _said_of(missed: Sequence[Path]) -> str:
+    """In plain words; empty if there are none."""
+    films, pictures = ([path for path in missed if is_film(path) is wanted] for wanted in (True, False))
+    said = []
+    if pictures:
+        kinds = ", ".join(sorted({path.suffix.lower() for path in pictures}))
+        said.append(f"pictures of a kind that is not read ({len(pictures)}: {kinds})")
+    if films:
+        said.append(f"films, which must be named one by one ({len(films)})")
+    return " and ".join(said) + " are passed over" if said else ""
 
 
 def _matches(pattern: str, target: Path) -> list[tuple[Path, Path]]:
@@ -122,7 +149,7 @@ def _matches(pattern: str, target: Path) -> list[tuple[Path, Path]]:
     found = []
     for match in glob.glob(pattern, recursive=True):
         path = Path(match)
-        for photo in _below(path, target) if path.is_dir() else [path] if _looks_like_photograph(path.name) else []:
+        for photo in _below(path, target)[0] if path.is_dir() else [path] if _looks_like_photograph(path.name) else []:
             # results of an earlier run are no input, unless the pattern is for them
             if there in photo.resolve().parents and there != here and there not in here.parents:
                 continue

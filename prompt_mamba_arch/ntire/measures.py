@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import math
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -128,7 +129,9 @@ def load_network_file(path: Path) -> nn.Module:
 
 def _fvcore(net: nn.Module, size: int, device: torch.device) -> float | None:
     try:
-        from fvcore.nn import FlopCountAnalysis
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it uses what newer versions of torch advise against
+            from fvcore.nn import FlopCountAnalysis
     except ImportError:
         return None
     found = []

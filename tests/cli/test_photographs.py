@@ -78,6 +78,20 @@ def test_several_inputs(album):
     assert len(jobs) == 1 and "notes.txt" in passed_over[0] and len(passed_over) == 1
 
 
+def test_what_a_folder_holds_and_is_not_restored_is_said(album):
+    for name in ("IMG_1.HEIC", "a/raw.dng", "a/b/film.MP4", ".5.heic", "x/notes.pdf"):
+        (album / name).touch()
+    jobs, passed_over = collect(["album"], "out")
+    assert len(jobs) == 5 and passed_over == [
+        "in 'album', pictures of a kind that is not read (2: .dng, .heic) and films, which must be named one by one "
+        "(1) are passed over"
+    ]
+    (album / "phone").mkdir()
+    (album / "phone" / "1.heic").touch()
+    with pytest.raises(Mistake, match=r"holds no images \(.*\); pictures of a kind that is not read \(1: \.heic\)"):
+        collect(["album/phone"], "out")
+
+
 def test_a_pattern_for_one_file_may_name_its_result(album):
     assert _found(["album/1*.png"], "better.png") == {"album/10.png": "better.png"}
     assert _found(["album/1*.png"], "folder") == {"album/10.png": "folder/10.png"}

@@ -31,6 +31,7 @@ from prompt_mamba_arch.ntire import (
     write_submission,
 )
 from prompt_mamba_arch.ntire.factsheet import escaped
+from prompt_mamba_arch.ntire.measures import _fvcore
 from prompt_mamba_arch.restore import Restorer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -349,6 +350,18 @@ def test_the_shipped_options_are_for_the_tracks(tmp_path, monkeypatch, file, tra
         monkeypatch.setattr("prompt_mamba_arch.ntire.measures._SMALL", (8, 16))
         found = measure(flat, size=32, runs=1)
         assert found.parameters < 0.151e6 and (found.products + found.scans) * (256 // 32) ** 2 < 9.83e9
+
+
+def test_what_fvcore_does_in_an_old_way_is_not_told(tmp_path, monkeypatch, recwarn):
+    (tmp_path / "fvcore").mkdir()
+    (tmp_path / "fvcore" / "__init__.py").touch()
+    (tmp_path / "fvcore" / "nn.py").write_text("import warnings\nwarnings.warn('old', FutureWarning)\n")
+    for name in ("fvcore", "fvcore.nn"):
+        monkeypatch.setitem(sys.modules, name, None)  # so that afterwards it is as before
+        del sys.modules[name]
+    monkeypatch.syspath_prepend(tmp_path)
+    assert _fvcore(torch.nn.Identity(), 8, torch.device("cpu")) is None  # it has no counter
+    assert "old" not in [str(warning.message) for warning in recwarn]
 
 
 def test_fvcore_counts_it(tmp_path, monkeypatch):
