@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -254,6 +255,7 @@ def _member(pipe, wish: Wish, threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all of them; the first ends the others
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # and not at once: temporary files are removed
     warnings.simplefilter("ignore")  # the first process says them
+    logging.getLogger("prompt_mamba_arch").setLevel(logging.ERROR)
     torch.set_num_threads(threads)
     try:
         restorer = load(wish)

@@ -2,7 +2,8 @@
 
 The operators take and return plain tensors, know their results' shapes without running (torch.compile, torch.export)
 and their derivatives. Backward needs the state at the start of every chunk of tokens, which forward keeps if asked to:
-N / CHUNK numbers for each number of x, not N. Everything else is computed again.
+N / CHUNK numbers for each number of x, not N. Everything else is computed again. Derivatives of derivatives are left to
+plain PyTorch.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import ctypes
 
 import torch
 
-from prompt_mamba_arch.ops import library
+from prompt_mamba_arch.ops import compose, library, torch_scan
 
 __all__ = ["scan", "scan_2d", "why_not"]
 
@@ -178,6 +179,8 @@ def _scan_derivative(ctx, dy, dlast, _):
         return (None,) * 11
     if not ctx.kept:
         raise RuntimeError("prompt_mamba::scan was called with keep=False: there is nothing to differentiate")
+    if torch.is_grad_enabled():  # create_graph: the gradients will be differentiated themselves
+        return *_differentiable_gradients(_sequence, tensors, (ctx.softplus, ctx.form), (dy, dlast)), None, None, None
     dy = torch.zeros_like(tensors[0]) if dy is None else dy
     gradients = torch.ops.prompt_mamba.scan_backward(dy, dlast, *tensors, starts, ctx.softplus, ctx.form)
     return *(g if t is not None else None for g, t in zip(gradients, tensors)), None, None, None
@@ -258,8 +261,34 @@ def _scan_2d_setup(ctx, inputs, output):
 def _scan_2d_derivative(ctx, dy, _):
     if not ctx.kept:
         raise RuntimeError("prompt_mamba::scan_2d was called with keep=False: there is nothing to differentiate")
+    if torch.is_grad_enabled():
+        *tensors, order, _ = ctx.saved_tensors
+        return *_differentiable_gradients(_image, tensors, (order, ctx.form), (dy,)), None, None, None
     gradients = torch.ops.prompt_mamba.scan_2d_backward(dy, *ctx.saved_tensors, ctx.form)
     return *gradients, None, None, None
+
+
+# ---- derivatives of derivatives ------------------------------------------------------------------------------------
+
+
+def _sequence(*arguments):
+    return compose.sequence_scan(torch_scan.scan, *arguments)
+
+
+def _image(*arguments):
+    return (compose.image_scan(_sequence, *arguments),)
+
+
+def _differentiable_gradients(function, tensors, others, gradients):
+    """The gradients once more, by plain PyTorch: autograd knows how to differentiate that."""
+    needed = [t is not None and t.requires_grad for t in tensors]
+    # views tell tensors apart, should one have been given twice
+    tensors = [t.view_as(t) if need else t for t, need in zip(tensors, needed)]
+    given = [(out, d) for out, d in zip(function(*tensors, *others), gradients) if d is not None]
+    values, weights = zip(*given)
+    wanted = [t for t, need in zip(tensors, needed) if need]
+    found = iter(torch.autograd.grad(values, wanted, weights, create_graph=True, allow_unused=True))
+    return tuple(next(found) if need else None for need in needed)
 
 
 # ---- registration --------------------------------------------------------------------------------------------------

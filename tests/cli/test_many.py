@@ -294,7 +294,9 @@ def test_several_processes(tmp_path, save, run, model, monkeypatch, listing):
     how = ["-i", tmp_path / "in", "-o", tmp_path / "out", "-p", "remove the noise"]
     out, err = run("restore", *how, "--jobs", "2", code=1)
     assert killed == [0] and "4 of 6 images" in out and "2 failed" in out
-    assert len(err) == 2 and any("0.png': its process was killed" in line for line in err)
+    slow = [line for line in err if "plain PyTorch" in line]  # without the C++ kernels; the first process alone says it
+    assert len(slow) <= 1 and len(err) == 2 + len(slow)
+    assert any("0.png': its process was killed" in line for line in err)
     assert any("3.png' is not an image" in line for line in err)
     assert listing(tmp_path / "out") == ["1.png", "2.png", "4.png", "5.png"]
     (tmp_path / "in" / "3.png").unlink()
@@ -311,6 +313,7 @@ def member(monkeypatch):
     """What a process of several does, done here with what it would hear; returns what it says."""
     monkeypatch.setattr(batch.signal, "signal", lambda *_: None)
     monkeypatch.setattr(batch.torch, "set_num_threads", lambda threads: None)
+    monkeypatch.setattr(batch.logging.Logger, "setLevel", lambda *_: None)
 
     def member(wish, *heard):
         ours, theirs = multiprocessing.Pipe()

@@ -153,6 +153,27 @@ def test_training_memory(scan_tools, kernels):
     assert sum(kept.values()) == given + 16 * 1024 * 8 // 32
 
 
+@pytest.mark.parametrize("a_form", A_FORMS)
+@pytest.mark.parametrize("function", ["sequence", "image"])
+def test_second_derivatives(scan_tools, kernels, function, a_form):
+    """A penalty on a gradient, as critics have it."""
+    make = {"sequence": (2, 6, 40, 3, 2), "image": (2, 40, 6, 3, 2, 2)}[function]
+    arguments = getattr(scan_tools, function)(*make, a_form=a_form, dtype=torch.float64)
+    found = []
+    for backend in ("cpu", "reference"):
+        given = scan_tools.leaves(arguments)
+        if function == "sequence":
+            y, last = selective_scan(**given, backend=backend)
+            loss = y.square().sum() + last.square().sum()
+        else:
+            loss = selective_scan_2d(**given, backend=backend).square().sum()
+        tensors = [v for v in given.values() if isinstance(v, torch.Tensor) and v.requires_grad]
+        first = torch.autograd.grad(loss, tensors[:2], create_graph=True)
+        found.append([*first, *torch.autograd.grad(sum(g.square().sum() for g in first), tensors)])
+    for a, b in zip(*found):
+        assert scan_tools.relative_error(a, b) < 1e-10
+
+
 # ---- torch's own checks --------------------------------------------------------------------------------------------
 
 
