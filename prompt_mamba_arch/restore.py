@@ -23,6 +23,7 @@ __all__ = ["Restorer", "shipped_models"]
 
 MIN_TILE = 64  # pixels; below that there is more overlap than tile
 _OVERLAP = 48  # pixels that neighbouring tiles share
+_NOTHING = Wish(())
 _TRIAL = 16  # pixels a side
 _UNKNOWN_WIDTH = 180  # numbers per pixel of the first features, for a network that does not say how wide they are
 
@@ -66,6 +67,7 @@ class Restorer:
         self._multiple: int = getattr(net, "size_multiple", needed)
         self.takes_prompts: bool = getattr(net, "has_text", False)
         self._config = config
+        self._told_wishes: bool = self.takes_prompts and config.get("wishes", False)
         self.memory_share = 0.5
         self._text_encoder = None
         self._warned = False
@@ -136,7 +138,8 @@ class Restorer:
         Args:
             image: (H, W, 3) RGB, uint8, uint16, or float32 in [0, 1].
             prompt: what to do, in plain words or as a `text.Wish`; None or "" removes whatever is wrong. Of several,
-                each is done to the result of the one before.
+                each is done to the result of the one before. A network that is told wishes gives the image back
+                exactly where the sentence asks for nothing, or for something that is no restoration.
             strength: scales what is changed: 0 gives the input back exactly (enlarged by bicubic interpolation if the
                 network enlarges), 1 what the network says; above 1 exaggerates.
             tile: `auto` (tiles only if the whole image needs too much memory), `none`, or a side in pixels.
@@ -157,9 +160,14 @@ class Restorer:
         if len(prompts) > 1 and self.upscale > 1:
             raise UserError(f"the network {self.name!r} enlarges, so it takes one prompt at a time, not {len(prompts)}")
         self.tile_side(image.shape[:2], tile)  # a wrong one is said at once
+        prompts = [self._read(prompt) for prompt in prompts]
         texts = [self.embed(prompt) for prompt in prompts]
-        if strength == 0 and self.upscale == 1:
-            return image.copy()
+        if self.upscale == 1:
+            if strength == 0:
+                return image.copy()
+            texts = [text for prompt, text in zip(prompts, texts) if prompt != _NOTHING]
+            if not texts:
+                return image.copy()
         for turn, text in enumerate(texts):
 
             def report(done: int, tiles: int, turn: int = turn) -> None:
@@ -205,9 +213,8 @@ class Restorer:
         Raises:
             UserError: the network takes no prompts, or the sentence encoder is not installed.
         """
-        if isinstance(prompt, str):
-            prompt = prompt.encode("utf-8", "replace").decode()  # a terminal's bytes may be no text
-        if prompt is None or prompt == Wish() or (isinstance(prompt, str) and not prompt.strip()):
+        prompt = self._read(prompt)
+        if prompt is None:
             return None
         if not self.takes_prompts:
             raise UserError(f"the network {self.name!r} takes no prompts; leave the prompt out")
@@ -218,14 +225,23 @@ class Restorer:
                 "whatever is wrong",
                 stacklevel=2,
             )
-        if self._config.get("wishes", False):
-            wish = Wish.of(read_intent(prompt)) if isinstance(prompt, str) else prompt
-            return None if wish == Wish() else wish.vector(self._config["text_dim"])[None].to(self.device)
+        if self._told_wishes:
+            return prompt.vector(self._config["text_dim"])[None].to(self.device)
         if self._text_encoder is None:
             # some networks are made for another encoder than the package's
             self._text_encoder = TextEncoder(getattr(self.net, "text_encoder", None))
         sentence = prompt if isinstance(prompt, str) else prompt.sentence()
         return self._text_encoder.encode([sentence]).to(self.device)
+
+    def _read(self, prompt: str | Wish | None) -> str | Wish | None:
+        """None for whatever is wrong; a `Wish` for a network that is told wishes, else the sentence or wish itself."""
+        if isinstance(prompt, str):
+            prompt = prompt.encode("utf-8", "replace").decode()  # a terminal's bytes may be no text
+            if not prompt.strip():
+                return None
+            if self._told_wishes:
+                prompt = Wish.of(read_intent(prompt))
+        return None if prompt == Wish() else prompt
 
     def _restore_into(
         self,

@@ -142,6 +142,9 @@ def test_a_network_with_wishes_is_told_what_the_sentence_was_read_to_ask_for(res
     assert wishing.embed("fix this photo") is wishing.embed(Wish()) is wishing.embed(" ") is None
     image = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)
     np.testing.assert_array_equal(wishing.restore(image, rain), wishing.restore(image, "remove the rain"))
+    for nothing in ("what is the capital of France?", Wish(()), [Wish(()), Wish(())]):
+        np.testing.assert_array_equal(wishing.restore(image, nothing), image)
+    np.testing.assert_array_equal(wishing.restore(image, [Wish(()), rain]), wishing.restore(image, rain))
     # one that reads sentences is given the wish as one
     assert torch.equal(restorer.embed(rain), restorer.embed("remove the rain"))
 
