@@ -153,9 +153,7 @@ class InstructIR(TextConditioned):
         self.enc_cond = nn.ModuleList(InstructionBlock(n, txtdim) for n in widths[:-1])
         self.downs = nn.ModuleList(nn.Conv2d(n, 2 * n, 2, stride=2) for n in widths[:-1])
         self.middle_blks = level(widths[-1], middle_blk_num)
-        self.ups = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(n, 2 * n, 1, bias=False), nn.PixelShuffle(2)) for n in coarser
-        )
+        self.ups = nn.ModuleList(nn.Sequential(nn.Conv2d(n, 2 * n, 1, bias=False), nn.PixelShuffle(2)) for n in coarser)
         self.decoders = nn.ModuleList(map(level, (n // 2 for n in coarser), decoder))
         self.dec_cond = nn.ModuleList(InstructionBlock(n // 2, txtdim) for n in coarser)
         self.ending = nn.Conv2d(width, img_channel, 3, padding=1)
