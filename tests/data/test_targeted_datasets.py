@@ -17,6 +17,8 @@ from torch.utils.data import DataLoader
 
 import prompt_mamba_arch
 from prompt_mamba_arch.data import KINDS, decode, render, to_float, to_tensor
+from prompt_mamba_arch.data.degradations import sample_step, severity_word
+from prompt_mamba_arch.data.prompt_degradation_dataset import KIND_NAMES, level_prompt
 from prompt_mamba_arch.data.prompt_mix_dataset import schedule
 from prompt_mamba_arch.errors import UserError
 
@@ -178,6 +180,23 @@ def test_without_prompts_every_sample_is_blind(paired_folders):
     data = make(paired_folders, prompts="none", phase="val")
     for i in range(4):
         assert data[i]["prompt"] == "" and torch.equal(data[i]["present"], data[i]["remove"])
+
+
+def test_prompts_of_the_parameters_in_steps(paired_folders):
+    words = {"slight", "moderate", "heavy"}
+    data = make(paired_folders, prompts="levels", kinds=["noise", "jpeg", "rain"], count=[1, 2], prompt_dropout=0,
+                requests={"all": 1, "subset": 1, "none": 1})  # fmt: skip
+    seen = set()
+    for seed in range(40):
+        request = data.request(seed)
+        steps = [step for step in request.recipe if step["kind"] in request.remove]
+        names = {"noise": "noise", "jpeg": "jpeg artifacts", "rain": "rain"}
+        expected = ", ".join(f"{severity_word(step)} {names[step['kind']]}" for step in steps)
+        assert request.prompt == (expected or "no degradation")
+        seen |= {part.split()[0] for part in request.prompt.split(", ")}
+    assert seen == words | {"no"}
+    assert level_prompt([sample_step("noise", 1)], []) == "no degradation"
+    assert set(KIND_NAMES) == set(KINDS)
 
 
 def test_prompts_of_a_file_by_what_they_ask(paired_folders, bank, tmp_path):
