@@ -36,7 +36,10 @@ _PACKAGES = (
     "safetensors",
     "lmdb",
 )
-_EXTRAS = {"lpips": "lpips", "video": "av", "export": "onnxruntime", "app": "gradio"}  # extra -> a package of it
+_EXTRAS = {  # extra -> a package of it
+    **{"lpips": "lpips", "video": "av", "export": "onnxruntime", "app": "gradio"},
+    "peers": "spandrel",
+}
 _BUILD = (
     "python setup.py build_ext --inplace --force  (in a clone; else install the package again, with a C++ compiler)"
 )

@@ -254,7 +254,7 @@ def test_meta_info_lmdb_and_workers(paired_folders, bank, tmp_path):
         ({"requests": {"all": -1}}, "weight of all"),
         ({"prompt_dropout": 1.5}, "between 0 and 1"),
         ({"prompt_split": "dev"}, "train, val or test"),
-        ({"prompts": "banc"}, "bank, none"),
+        ({"prompts": "banc"}, "bank, levels, none"),
         ({"scale": 2}, "scale: 1"),
         ({"gt_size": None}, "gt_size"),
         ({"dataroot_gt": "nowhere"}, "nowhere"),
