@@ -78,7 +78,9 @@ class LanguageHead(nn.Module):
 
     def __init__(self, embedding: int = 384, width: int = 256, classes: int = 7):
         super().__init__()
-        self.fc1, self.fc2 = nn.Linear(embedding, width), nn.Linear(width, classes)
+        self.fc1 = nn.Linear(embedding, width)
+        # restoration does not ask for the classes; distributed training waits for the gradient of all that trains
+        self.fc2 = nn.Linear(width, classes).requires_grad_(False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, embedding) -> the instruction (B, width)."""

@@ -90,9 +90,8 @@ def test_every_parameter_that_trains_has_a_gradient(name):
     given = (images(2, 16, 16), prompts(net, 2)) if net.has_text else (images(2, 16, 16),)
     net(*given).square().mean().backward()
     trained = {name: p for name, p in net.named_parameters() if p.requires_grad}
-    missing = [name for name, parameter in trained.items() if parameter.grad is None]
-    allowed = ["lm_head.fc2.weight", "lm_head.fc2.bias"]  # the head's classes are a task of their own
-    assert [name for name in missing if name not in allowed] == []
+    assert len(trained) > 0.9 * len(list(net.parameters()))
+    assert [name for name, parameter in trained.items() if parameter.grad is None] == []
     dead = [name for name, p in trained.items() if p.grad is not None and not p.grad.any()]
     # what shifts all of a softmax's or a LayerNorm's inputs alike has none to speak of; a drawn category may be empty
     assert [name for name in dead if not name.endswith(("text_null", "embeddingB.weight", "wqkv.bias"))] == []
