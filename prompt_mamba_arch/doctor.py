@@ -36,8 +36,10 @@ _PACKAGES = (
     "safetensors",
     "lmdb",
 )
-# extra -> a package of it
-_EXTRAS = {"lpips": "lpips", "video": "av", "export": "onnxruntime", "app": "gradio", "study": "starlette"}
+_EXTRAS = {  # extra -> a package of it
+    **{"lpips": "lpips", "video": "av", "export": "onnxruntime", "app": "gradio", "study": "starlette"},
+    "peers": "spandrel",
+}
 _BUILD = (
     "python setup.py build_ext --inplace --force  (in a clone; else install the package again, with a C++ compiler)"
 )

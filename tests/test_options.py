@@ -23,6 +23,7 @@ FILES = sorted(file for file in (CLONE / "options").glob("**/*.yml") if file.par
 # arguments that make a network small; those that a network does not have are left out
 SMALL = {
     "PromptMamba": {"dim": 8, "enc_blocks": [1], "middle_blocks": 1, "dec_blocks": [1], "mixers": ["conv", "scan"]},
+    "MambaIRv2": {"embed_dim": 12, "depths": [1], "num_heads": [2], "window_size": 4},
 }
 
 
@@ -52,7 +53,8 @@ def filled(file: Path, folders, folder: Path) -> OrderedDict:
 def fill_dataset(dataset: dict, folders, prompts: Path, scale: int) -> None:
     for nested in dataset.get("datasets", ()):
         fill_dataset(nested, folders, prompts, scale)
-    dataset.pop("meta_info_file", None)
+    for key in ("meta_info_file", "filename_tmpl"):
+        dataset.pop(key, None)
     if "io_backend" in dataset:
         dataset["io_backend"] = {"type": "disk"}
     if "dataroot_gt" in dataset:

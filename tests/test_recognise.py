@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import torch
+import yaml
 from basicsr.archs import build_network
+from small_networks import SMALL, shaken
 
 from prompt_mamba_arch.archs.instructir_arch import RELEASED_ENCODER, InstructIR, LanguageHead
 from prompt_mamba_arch.checkpoint_files import load_network
 from prompt_mamba_arch.errors import UserError
 from prompt_mamba_arch.recognise import recognise
 from prompt_mamba_arch.restore import Restorer
-from tests.archs.test_every_arch import SMALL, shaken
 
 RECOGNISED = [name for name in SMALL if not name.startswith("PromptMamba") and name != "PromptIR without prompts"]
 
@@ -43,9 +41,10 @@ def test_recognised_from_the_weights_alone(name, wrap, tmp_path):
 
 
 def test_published_sizes_are_recognised():
-    for kind, options in [("MambaIR", {"size": "base"}), ("MambaIRv2", {"size": "small", "upscale": 3}),
-                          ("MambaIR", {"upscale": 3}), ("PromptIR", {}), ("TextPromptIR", {"text_dim": 768}),
-                          ("InstructIR", {})]:  # fmt: skip
+    for kind, options in {
+        **{"MambaIR": {"size": "base"}, "MambaIRv2": {"upscale": 3}, "PromptIR": {}, "InstructIR": {}},
+        "TextPromptIR": {"text_dim": 768},
+    }.items():
         with torch.device("meta"):
             net = build_network({"type": kind, **options})
             found = recognise(net.state_dict())
@@ -94,43 +93,33 @@ def test_restorer_in_tiles(name, tmp_path, photos):
             restorer.restore(image, "remove the noise")
 
 
-@pytest.mark.parametrize("name", ["MambaIRv2", "InstructIR"])
-def test_restore_command_and_basicsrs_test(name, tmp_path, paired_folders):
+def test_restore_command_and_basicsrs_test(tmp_path, paired_folders, capfd):
     """Through the command line, on small random weights."""
-    torch.save({"params": build(name).state_dict()}, tmp_path / "net.pth")
-    network = "\n".join(f"  {key}: {value}" for key, value in SMALL[name].items())
-    (tmp_path / "test.yml").write_text(
-        f"""
-name: small
-model_type: SRModel
-scale: 1
-num_gpu: 0
-manual_seed: 0
-datasets:
-  test:
-    name: photos
-    type: PairedImageDataset
-    dataroot_gt: {paired_folders.gt}
-    dataroot_lq: {paired_folders.lq}
-    io_backend: {{type: disk}}
-network_g:
-{network}
-path: {{pretrain_network_g: {tmp_path / "net.pth"}, strict_load_g: true}}
-val:
-  save_img: false
-  suffix: ~
-  metrics:
-    psnr: {{type: calculate_psnr, crop_border: 0, test_y_channel: false}}
-""",
-        encoding="utf-8",
-    )
+    from prompt_mamba_arch import test as tester
+    from prompt_mamba_cli import main
 
-    def run(*arguments: object) -> str:
-        command = [sys.executable, "-m", "prompt_mamba_cli", *map(str, arguments)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        return done.stdout + done.stderr
-
-    run("restore", "-i", paired_folders.lq, "-o", tmp_path / "out", "--model", tmp_path / "net.pth")
-    assert len(list((tmp_path / "out").glob("*.png"))) == 4
-    assert "psnr:" in run("test", "-opt", tmp_path / "test.yml", "--root", tmp_path)
+    for name in ("MambaIRv2", "InstructIR"):
+        weights = tmp_path / f"{name}.pth"
+        torch.save({"params": build(name).state_dict()}, weights)
+        out = tmp_path / name
+        assert main(["restore", "-i", str(paired_folders.lq), "-o", str(out), "--model", str(weights)]) == 0
+        assert len(list(out.glob("*.png"))) == 4
+        options = {
+            **{"name": name, "model_type": "SRModel", "scale": 1, "num_gpu": 0, "manual_seed": 0},
+            "datasets": {
+                "test": {
+                    **{"name": "photos", "type": "PairedImageDataset", "io_backend": {"type": "disk"}},
+                    **{"dataroot_gt": str(paired_folders.gt), "dataroot_lq": str(paired_folders.lq)},
+                }
+            },
+            "network_g": SMALL[name],
+            "path": {"pretrain_network_g": str(weights), "strict_load_g": True},
+            "val": {
+                **{"save_img": False, "suffix": None},
+                "metrics": {"psnr": {"type": "calculate_psnr", "crop_border": 0, "test_y_channel": False}},
+            },
+        }
+        (tmp_path / "test.yml").write_text(yaml.safe_dump(options), encoding="utf-8")
+        assert tester.main(["-opt", str(tmp_path / "test.yml"), "--root", str(tmp_path)]) == 0
+        captured = capfd.readouterr()
+        assert "psnr:" in captured.out + captured.err

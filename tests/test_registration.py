@@ -107,7 +107,8 @@ for gone in ("distutils", "distutils.version", "scipy.ndimage.filters", "torchvi
 
 import prompt_mamba_arch
 
-heavy = [name for name in ("transformers", "mamba_ssm", "lpips", "gradio", "tensorboard", "spandrel") if name in sys.modules]
+heavy = "transformers mamba_ssm lpips gradio tensorboard spandrel".split()
+heavy = [name for name in heavy if name in sys.modules]
 assert not heavy, heavy
 from basicsr.archs.arch_util import LooseVersion
 from basicsr.data.data_util import generate_gaussian_kernel

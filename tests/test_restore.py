@@ -482,7 +482,7 @@ def test_damaged_and_foreign_files(tmp_path, content):
             refused(f"cut{length}_{name}", "truncated|damaged", lambda path, n=length, w=whole: path.write_bytes(w[:n]))
     refused("a.pth", "does not say which network", lambda p: torch.save({"params": content["params"]}, p))
     refused("b.pth", "no weights", lambda p: torch.save({"weights": content["params"]}, p))
-    refused("c.pth", "no weights", lambda p: torch.save(content["params"], p))
+    refused("c.pth", "does not say which network", lambda p: torch.save(content["params"], p))
     refused("d.pth", "no weights", lambda p: torch.save({**content, "params_ema": torch.zeros(3)}, p))
     refused("e.pth", "which no installed", lambda p: torch.save({**content, "network_g": {"type": "Foreign"}}, p))
     refused("f.pth", "does not say", lambda p: torch.save({**content, "network_g": {"type": ["PromptMamba"]}}, p))

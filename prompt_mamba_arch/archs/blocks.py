@@ -13,13 +13,14 @@ bias that starts at zero: until it is trained, the prompt changes nothing, not e
 
 from __future__ import annotations
 
+import functools
 import math
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from prompt_mamba_arch.ops import linear, scan_order, selective_scan_2d
+from prompt_mamba_arch.ops import linear, scan_order, selective_scan_2d, sort_order
 
 NORM_EPS = 1e-6
 GATE_REACH = 0.85
@@ -136,7 +137,8 @@ class ScanMixer(nn.Module):
         self.norm = nn.LayerNorm(inner, eps=NORM_EPS) if norm else nn.Identity()
         self.out_proj = PixelLinear(inner, channels)
 
-    def forward(self, x: torch.Tensor, text: torch.Tensor | None) -> Branch:
+    def forward(self, x: torch.Tensor, text: torch.Tensor | None, category: torch.Tensor | None = None) -> Branch:
+        """category (B, L): scan the pixels sorted by it; None: as they lie."""
         batch, height, width, _ = x.shape
         u = self.in_proj(x)  # (B, H, W, D)
         if self.conv is not None:
@@ -148,11 +150,27 @@ class ScanMixer(nn.Module):
         dbc = dbc.view(batch, height * width, len(self.ways), -1)  # (B, L, K, R + 2N)
         order = scan_order(height, width, self.ways, x.device)  # (K, L)
         A = -torch.exp(self.A_log)
-        y = selective_scan_2d(u, dbc, self.dt_weight, self.dt_bias, A, self.D, order, a_form=self.a_form)
+        scan = functools.partial(selective_scan_2d, a_form=self.a_form)
+        if category is None:
+            y = scan(u, dbc, self.dt_weight, self.dt_bias, A, self.D, order)
+        else:  # every image has its own orders
+            images = zip(u.split(1), dbc.split(1), sort_order(order, category))
+            y = torch.cat([scan(a, b, self.dt_weight, self.dt_bias, A, self.D, way) for a, b, way in images])
         y = self.norm(y).unflatten(1, (height, width))
         if self.gate_proj is not None:
             y = y * F.silu(self.gate_proj(x))
         return y, self.out_proj.weight
+
+
+def semantic_categories(x: torch.Tensor, count: int) -> torch.Tensor:
+    """Which of `count` groups of channels speaks loudest at each pixel: (B, H, W, C) -> (B, L) whole numbers.
+
+    Pixels of like features have like categories, wherever in the image they are. Nothing is learned for it but the
+    features themselves.
+    """
+    x = F.layer_norm(x.detach().flatten(1, 2), x.shape[-1:])
+    groups = x.tensor_split(min(count, x.shape[-1]), dim=-1)
+    return torch.stack([group.mean(-1) for group in groups], -1).argmax(-1)
 
 
 class ConvMixer(nn.Module):
@@ -243,11 +261,12 @@ class Block(nn.Module):
         self.scale = nn.Parameter(torch.full((2, channels), float(residual_scale)))
         self.text_gate = TextGate(text_width, 2 * channels) if text_width else None
 
-    def forward(self, x: torch.Tensor, text: torch.Tensor | None) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, text: torch.Tensor | None, category: torch.Tensor | None = None) -> torch.Tensor:
         scales = self.scale.unsqueeze(1)  # (2, 1, C)
         if self.text_gate is not None:
             scales = scales * torch.stack(self.text_gate(text).chunk(2, dim=-1))  # (2, B, C)
-        x = self._add(x, *self.mixer(self.mixer_norm(x), text), scales[0])
+        given = (text, category) if isinstance(self.mixer, ScanMixer) else (text,)
+        x = self._add(x, *self.mixer(self.mixer_norm(x), *given), scales[0])
         return self._add(x, *self.ffn(self.ffn_norm(x), text), scales[1])
 
     @staticmethod
@@ -273,7 +292,7 @@ class DenseBlock(nn.Module):
         self.scale = nn.Parameter(torch.full((channels,), float(residual_scale)))
         self.text_gate = TextGate(text_width, channels) if text_width else None
 
-    def forward(self, x: torch.Tensor, text: torch.Tensor | None) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, text: torch.Tensor | None, category: torch.Tensor | None = None) -> torch.Tensor:
         scale = self.scale
         if self.text_gate is not None:
             scale = (scale * self.text_gate(text))[:, None, None]  # (B, 1, 1, C)

@@ -72,7 +72,8 @@ def _check(config: dict) -> None:
     counts = "in_chans out_chans dim unshuffle d_state num_experts text_dim text_width text_tokens".split()
     for name in counts:
         demand(whole(config[name], 1), name, "a whole number from 1")
-    demand(whole(config["middle_blocks"], 0), "middle_blocks", "a whole number from 0")
+    for name in ("middle_blocks", "semantic_scan"):
+        demand(whole(config[name], 0), name, "a whole number from 0")
     for name in flags:
         demand(type(config[name]) is bool, name, "true or false")
     for name in ("expand", "ffn_ratio"):

@@ -78,7 +78,9 @@ class LanguageHead(nn.Module):
 
     def __init__(self, embedding: int = 384, width: int = 256, classes: int = 7):
         super().__init__()
-        self.fc1, self.fc2 = nn.Linear(embedding, width), nn.Linear(width, classes)
+        self.fc1 = nn.Linear(embedding, width)
+        # restoration does not ask for the classes; distributed training waits for the gradient of all that trains
+        self.fc2 = nn.Linear(width, classes).requires_grad_(False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, embedding) -> the instruction (B, width)."""
@@ -153,9 +155,7 @@ class InstructIR(TextConditioned):
         self.enc_cond = nn.ModuleList(InstructionBlock(n, txtdim) for n in widths[:-1])
         self.downs = nn.ModuleList(nn.Conv2d(n, 2 * n, 2, stride=2) for n in widths[:-1])
         self.middle_blks = level(widths[-1], middle_blk_num)
-        self.ups = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(n, 2 * n, 1, bias=False), nn.PixelShuffle(2)) for n in coarser
-        )
+        self.ups = nn.ModuleList(nn.Sequential(nn.Conv2d(n, 2 * n, 1, bias=False), nn.PixelShuffle(2)) for n in coarser)
         self.decoders = nn.ModuleList(map(level, (n // 2 for n in coarser), decoder))
         self.dec_cond = nn.ModuleList(InstructionBlock(n // 2, txtdim) for n in coarser)
         self.ending = nn.Conv2d(width, img_channel, 3, padding=1)

@@ -122,9 +122,7 @@ class SemanticScan(nn.Module):
         dbc = F.linear(u, p["x_proj_weight"][0])
         dbc = dbc + F.pad(prompt.to(dbc.dtype), (self.rank + self.d_state, 0))  # C is last
         A = -torch.exp(p["A_logs"].float())[None]
-        return selective_scan_2d(
-            u, dbc.unsqueeze(2), p["dt_projs_weight"], p["dt_projs_bias"], A, p["Ds"][None], order
-        )
+        return selective_scan_2d(u, dbc.unsqueeze(2), p["dt_projs_weight"], p["dt_projs_bias"], A, p["Ds"][None], order)
 
 
 def _arrange(x: torch.Tensor, order: torch.Tensor) -> torch.Tensor:

@@ -25,6 +25,7 @@ from prompt_mamba_arch.archs.blocks import (
     TextAttention,
     TextGate,
     Up,
+    semantic_categories,
 )
 from prompt_mamba_arch.archs.config import resolve
 from prompt_mamba_arch.errors import UserError
@@ -55,6 +56,8 @@ class PromptMamba(nn.Module):
             convolution and channel attention), `dense` (two full convolutions) or a cycle such as `conv+scan`.
         unshuffle: side of the square of pixels that makes one token of the first level.
         directions: 1, 2 or 4 scan directions a block; with fewer than four, blocks take turns.
+        semantic_scan: above 0, scans visit the pixels not as they lie but sorted into so many categories by their
+            features, worked out once for each level (the semantic order of SemanIR, Ren et al. 2024, and MambaIRv2).
         d_state: numbers that a channel of the scan remembers.
         expand: inner channels of the scan block / its channels.
         a_form: `general` decay rates, each number its own; `tied`, n times the first; or `scalar`, all the same.
@@ -99,6 +102,7 @@ class PromptMamba(nn.Module):
         mixers: Sequence[str] | None = None,
         unshuffle: int | None = None,
         directions: int = 2,
+        semantic_scan: int = 0,
         d_state: int = 8,
         expand: float = 1.0,
         a_form: str = "general",
@@ -241,11 +245,14 @@ class PromptMamba(nn.Module):
         return self.outro(features)[..., :height, :width] + self._base(x)
 
     def _run(self, blocks: nn.ModuleList, features: torch.Tensor, text: torch.Tensor | None) -> torch.Tensor:
+        count = self.config["semantic_scan"]
+        scans = count and any(isinstance(getattr(block, "mixer", None), ScanMixer) for block in blocks)
+        category = semantic_categories(features, count) if scans else None
         for block in blocks:
             if self.use_checkpoint and self.training and torch.is_grad_enabled():
-                features = checkpoint(block, features, text, use_reentrant=False)
+                features = checkpoint(block, features, text, category, use_reentrant=False)
             else:
-                features = block(features, text)
+                features = block(features, text, category)
         return features
 
     def _describe(self, prompt: torch.Tensor | None, batch: int) -> torch.Tensor:

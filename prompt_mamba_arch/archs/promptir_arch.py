@@ -128,7 +128,9 @@ class PromptIR(nn.Module):
         """The features after a look at the prompt of level n."""
         if not self.decoder:
             return y
-        prompt, block, reduce = (getattr(self, f"{name}{n}") for name in ("prompt", "noise_level", "reduce_noise_level"))
+        prompt, block, reduce = (
+            getattr(self, f"{name}{n}") for name in ("prompt", "noise_level", "reduce_noise_level")
+        )
         return reduce(block(torch.cat([y, prompt(y)], 1)))
 
 

@@ -11,7 +11,7 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from torch import nn
 
 from prompt_mamba_arch import peers
-from prompt_mamba_arch.errors import UserError
+from prompt_mamba_arch.errors import UserError, one_line
 
 __all__ = ["SpandrelArch"]
 
@@ -20,8 +20,8 @@ __all__ = ["SpandrelArch"]
 class SpandrelArch(nn.Module):
     """A network of spandrel: SwinIR, HAT, GRL, NAFNet, SCUNet, DRUNet and some forty more; see `peers.arch_names`.
 
-        network_g: {type: SpandrelArch, arch: SwinIR, upscale: 4, window_size: 8, ...}   # its constructor's arguments
-        network_g: {type: SpandrelArch, path: official.pth}                              # weights and arguments of a file
+        network_g: {type: SpandrelArch, arch: SwinIR, upscale: 4, window_size: 8, ...}  # its constructor's arguments
+        network_g: {type: SpandrelArch, path: official.pth}  # weights and arguments of a file
 
     State dicts have the network's own keys, so official files are also `path.pretrain_network_g`, and what training
     saves is read by other programs. Images of any size are padded to what the network requires and cut back.
@@ -55,6 +55,8 @@ class SpandrelArch(nn.Module):
             self.net, self.config = descriptor.model, peers.describe(descriptor)
             self._check_given(arch, arguments, path)
         self._describe(descriptor)
+        if path is None:
+            self._try_once(descriptor.input_channels)
 
     @classmethod
     def of(cls, descriptor) -> SpandrelArch:
@@ -66,13 +68,29 @@ class SpandrelArch(nn.Module):
         return net
 
     def _describe(self, descriptor) -> None:
-        self.net.train().requires_grad_(True)
+        self.net.requires_grad_(True)
         self.upscale: int = descriptor.scale
         self.requirements = descriptor.size_requirements
         self.size_multiple: int = self.requirements.multiple_of
         # how spandrel calls it: some networks take a map of the noise, or return more than the image
         self.call = getattr(descriptor, "_call_fn", None) or (lambda net, x: net(x))
         self.calls_plainly = getattr(self.call, "__module__", "").endswith("model_descriptor")
+        self.train()
+
+    def _try_once(self, channels: int) -> None:
+        """Some arguments that do not go together are only found by passing an image through."""
+        side = max(sum(self.requirements.get_padding(1, 1)) // 2 + 1, 16)
+        if side > 64:
+            return  # takes long
+        try:
+            with torch.no_grad():
+                self.eval().forward(torch.zeros(1, channels, side, side))
+        except Exception as error:  # whatever a foreign network makes of it
+            raise UserError(
+                f"network_g (SpandrelArch, arch {self.config['arch']}): these arguments do not go together "
+                f"({one_line(error)[:160]})"
+            ) from error
+        self.train()
 
     def _check_given(self, arch: str | None, arguments: dict, path: str | os.PathLike) -> None:
         """What is given beside a path must agree with the file."""
@@ -80,7 +98,9 @@ class SpandrelArch(nn.Module):
             raise UserError(f"network: {str(path)!r} holds a {self.config['arch']}, not a {arch}")
         for name, value in arguments.items():
             if name not in self.config or self.config[name] != value:
-                found = f"the file has {self.config[name]!r}" if name in self.config else "the file has no such argument"
+                found = (
+                    f"the file has {self.config[name]!r}" if name in self.config else "the file has no such argument"
+                )
                 raise UserError(f"network_g (SpandrelArch): {name} is {value!r}, and {found}; leave it out")
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import random
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +22,7 @@ from prompt_mamba_arch.data.degradations import (
     sample_recipe,
     sample_step,
     severity,
+    severity_word,
 )
 from prompt_mamba_arch.data.degradations.spec import weighted
 from prompt_mamba_arch.data.image_source import ImageSource, key_of, read_meta_info, to_float, to_tensor
@@ -35,6 +36,12 @@ __all__ = ["REQUESTS", "PromptDegradationDataset", "Request"]
 
 # what is asked for -> how often by default
 REQUESTS = {"all": 0.35, "subset": 0.4, "none": 0.1, "unrelated": 0.1, "absent": 0.05}
+
+# what `prompts: levels` calls the kinds
+KIND_NAMES = {
+    **{"noise": "noise", "defocus": "defocus blur", "motion": "motion blur", "jpeg": "jpeg artifacts"},
+    **{"lowres": "low resolution", "rain": "rain", "haze": "haze", "lowlight": "low light", "holes": "holes"},
+}
 
 
 class Request(NamedTuple):
@@ -74,7 +81,8 @@ class PromptDegradationDataset(Dataset):
                 `none` (leave it as it is), `unrelated` (nothing to do with restoration), `absent` (remove what is not
                 there). The last three have the degraded image as their target. Default: see `REQUESTS`; a key left out
                 is weight 0.
-            prompts: `bank` (default: written from the parameters, see `prompt_mamba_arch.prompts`), `none` (every
+            prompts: `bank` (default: written from the parameters, see `prompt_mamba_arch.prompts`), `levels` (the
+                parameters themselves in three steps, "heavy noise, slight haze", as PromptSR's), `none` (every
                 sample blind), or a .jsonl prompt file whose entries say `remove`: a sample takes one of the file's
                 prompts that ask for the same kinds, and one of the bank's where the file has none.
             prompt_split (str): `train`, `val` or `test` phrasings of the bank; default as the phase.
@@ -137,6 +145,7 @@ class PromptDegradationDataset(Dataset):
         self.variety = option(opt, "prompt_variety", int, minimum=1)
         self.dropout = _share(opt, "prompt_dropout", 0.1 if self.training else 0.0)
         self.seed = option(opt, "seed", int, default=0)
+        self.by_level = opt.get("prompts") == "levels"
         self.pool = _prompt_pool(opt.get("prompts", "bank"))
         if self.pool is None:  # no prompts at all
             self.dropout = 1.0
@@ -201,6 +210,8 @@ class PromptDegradationDataset(Dataset):
         return Request(recipe, remove, self._write(recipe, remove, rng))
 
     def _write(self, recipe: list[dict], remove: Collection[str], rng: random.Random) -> str:
+        if self.by_level:
+            return level_prompt(recipe, remove)
         written = self.pool.get(frozenset(remove))
         if written:
             return rng.choice(written)
@@ -287,14 +298,23 @@ def _share(opt: Mapping[str, Any], key: str, default: float) -> float:
     return float(value)
 
 
+def level_prompt(recipe: Iterable[Mapping[str, Any]], remove: Collection[str]) -> str:
+    """The degradations to remove with their strengths in three steps: "moderate motion blur, heavy noise".
+
+    The prompts of PromptSR (Chen et al. 2023, arXiv:2311.14282) are the parameters of the degradations, discretised.
+    """
+    words = [f"{severity_word(step)} {KIND_NAMES[step['kind']]}" for step in recipe if step["kind"] in remove]
+    return ", ".join(words) if words else "no degradation"
+
+
 def _prompt_pool(value: Any) -> dict[frozenset[str], list[str]] | None:
     """{kinds asked to remove: prompts} of a prompt file; empty for the bank; None for no prompts."""
-    if value == "bank":
+    if value in ("bank", "levels"):
         return {}
     if value in (None, "none"):
         return None
     if not isinstance(value, str) or not value.lower().endswith(".jsonl"):
-        raise UserError(f"prompts must be bank, none or a .jsonl prompt file, not {value!r}")
+        raise UserError(f"prompts must be bank, levels, none or a .jsonl prompt file, not {value!r}")
     pool: dict[frozenset[str], list[str]] = {}
     for entry in read_prompt_file(value).values():
         if entry.remove is None:

@@ -93,7 +93,8 @@ class PromptTwoPhaseModel(SRModel):
         if self.phase:
             frozen = frozen_parameters(net, self.phase, self.freeze)
             for name, parameter in net.named_parameters():
-                parameter.requires_grad_(name not in frozen)
+                # some networks hold parameters that no loss here reaches, and say so
+                parameter.requires_grad_(parameter.requires_grad and name not in frozen)
         return super().model_to_device(net)
 
     def init_training_settings(self) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-__all__ = ["DIRECTIONS", "scan_order"]
+__all__ = ["DIRECTIONS", "scan_order", "sort_order"]
 
 DIRECTIONS = ("rows", "rows_reversed", "columns", "columns_reversed", "snake", "snake_reversed")
 
@@ -32,6 +32,21 @@ def scan_order(height: int, width: int, directions: Sequence[str], device: torch
             _tables.pop(next(iter(_tables)), None)
         _tables[key] = table
     return _tables[key]
+
+
+def sort_order(order: torch.Tensor, category: torch.Tensor) -> torch.Tensor:
+    """Orders that visit the pixels category by category, and within a category as before.
+
+    Args:
+        order: `(K, L)` as from `scan_order`.
+        category: `(B, L)` whole numbers, one for each pixel.
+
+    Returns:
+        `(B, K, L)` of the type of `order`.
+    """
+    visited = category[:, order.long()]  # (B, K, L): the category met at each step
+    steps = torch.argsort(visited, dim=-1, stable=True)
+    return order.expand(len(category), -1, -1).gather(-1, steps)
 
 
 _tables: dict[tuple, torch.Tensor] = {}

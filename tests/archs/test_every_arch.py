@@ -9,35 +9,10 @@ import pytest
 import torch
 from basicsr.archs import build_network
 from basicsr.utils.registry import ARCH_REGISTRY
+from small_networks import SMALL, shaken
 
 from prompt_mamba_arch.errors import UserError
 
-RESTORMER = {"dim": 8, "num_blocks": [1, 1, 1, 1], "num_refinement_blocks": 1, "heads": [1, 2, 2, 4]}
-GROUPS = {"embed_dim": 12, "d_state": 4, "depths": [2, 1]}
-V2 = {**GROUPS, "num_heads": [2, 3], "window_size": 4, "inner_rank": 4, "num_tokens": 5}
-U = {"dim": 8, "enc_blocks": [1], "middle_blocks": 2, "dec_blocks": [1], "mixers": ["conv", "scan"], "text_width": 8}
-NAF = {"width": 4, "enc_blk_nums": [1, 1], "middle_blk_num": 1, "dec_blk_nums": [1, 1], "txtdim": 6}
-# of every network at least one small one
-SMALL = {
-    "PromptMamba": {"type": "PromptMamba", **U, "text_dim": 10},
-    "MambaIR": {"type": "MambaIR", **GROUPS, "upscale": 1},
-    "MambaIR light x2": {"type": "MambaIR", **GROUPS, "upscale": 2, "drop_path_rate": 0.0},
-    "MambaIR base x3": {"type": "MambaIR", **GROUPS, "upscale": 3, "size": "base", "resi_connection": "3conv"},
-    "MambaIRv2": {"type": "MambaIRv2", **V2, "upscale": 1, "ffn": "conv"},
-    "MambaIRv2 light x4": {"type": "MambaIRv2", **V2, "upscale": 4},
-    "MambaIRv2 base x2": {"type": "MambaIRv2", **V2, "upscale": 2, "size": "base"},
-    "MambaIRv2 real x4": {"type": "MambaIRv2", **V2, "upscale": 4, "upsampler": "nearest+conv", "qkv_bias": False},
-    "InstructIR": {"type": "InstructIR", **NAF, "text_dim": 10},
-    "InstructIR without its head": {"type": "InstructIR", **NAF, "language_head": False},
-    "PromptIR": {"type": "PromptIR", **RESTORMER, "dim": 12, "heads": [1, 2, 1, 4]},
-    "PromptIR without prompts": {"type": "PromptIR", **RESTORMER, "decoder": False},
-    "TextPromptIR": {"type": "TextPromptIR", **RESTORMER, "text_dim": 10},
-    "SpandrelArch": {"type": "SpandrelArch", "arch": "NAFNet", "width": 4, "enc_blk_nums": [1], "dec_blk_nums": [1]},
-    "SpandrelArch x2": {
-        **{"type": "SpandrelArch", "arch": "SwinIR", "upscale": 2, "upsampler": "pixelshuffledirect"},
-        **{"embed_dim": 12, "depths": [2], "num_heads": [2], "window_size": 4, "img_size": 16, "mlp_ratio": 2.0},
-    },
-}
 # (network, arguments) -> parameters that the papers and releases tell, in thousands
 PUBLISHED = [
     # MambaIRv2 (arXiv:2411.15269), tables of lightweight and of classical super-resolution; the first also from the
@@ -79,17 +54,6 @@ def prompts(net: torch.nn.Module, batch: int) -> torch.Tensor:
     return torch.nn.functional.normalize(drawn, dim=1)
 
 
-def shaken(net: torch.nn.Module) -> torch.nn.Module:
-    """As if trained: what starts at zero, or as a repetition, has values."""
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for name, parameter in net.named_parameters():
-            parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
-            if name.endswith("attention.1.bias"):  # so narrow a network has one neuron here, which could be silent
-                parameter.fill_(0.5)
-    return net
-
-
 def test_none_is_forgotten():
     ours = {name for name, cls in ARCH_REGISTRY if cls.__module__.startswith("prompt_mamba_arch.")}
     assert ours == {section["type"] for section in SMALL.values()}
@@ -126,9 +90,8 @@ def test_every_parameter_that_trains_has_a_gradient(name):
     given = (images(2, 16, 16), prompts(net, 2)) if net.has_text else (images(2, 16, 16),)
     net(*given).square().mean().backward()
     trained = {name: p for name, p in net.named_parameters() if p.requires_grad}
-    missing = [name for name, parameter in trained.items() if parameter.grad is None]
-    allowed = ["lm_head.fc2.weight", "lm_head.fc2.bias"]  # the head's classes are a task of their own
-    assert [name for name in missing if name not in allowed] == []
+    assert len(trained) > 0.9 * len(list(net.parameters()))
+    assert [name for name, parameter in trained.items() if parameter.grad is None] == []
     dead = [name for name, p in trained.items() if p.grad is not None and not p.grad.any()]
     # what shifts all of a softmax's or a LayerNorm's inputs alike has none to speak of; a drawn category may be empty
     assert [name for name in dead if not name.endswith(("text_null", "embeddingB.weight", "wqkv.bias"))] == []
@@ -208,7 +171,7 @@ def test_trains_within_basicsrs_own_model(name, tmp_path):
 @pytest.mark.parametrize(
     ("section", "said"),
     [
-        ({"type": "MambaIR", "size": "lite"}, "MambaIR: unknown size 'lite': the sizes are light, base; did you mean 'light'?"),
+        ({"type": "MambaIR", "size": "lite"}, "unknown size 'lite': the sizes are light, base; did you mean 'light'?"),
         ({"type": "MambaIR", "depths": 6}, "MambaIR: depths must be a list of whole numbers"),
         ({"type": "MambaIR", "drop_path_rate": 1}, "drop_path_rate must be a number from 0"),
         ({"type": "MambaIRv2", "num_heads": [5] * 4}, "num_heads must be a list of 4 divisors of embed_dim (48)"),

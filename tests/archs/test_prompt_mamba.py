@@ -10,10 +10,12 @@ import torch
 from torch import nn
 
 from prompt_mamba_arch.archs import blocks
+from prompt_mamba_arch.archs import prompt_mamba_arch as prompt_mamba_arch_module
 from prompt_mamba_arch.archs.blocks import Block, ScanMixer
 from prompt_mamba_arch.archs.config import SIZES
 from prompt_mamba_arch.archs.prompt_mamba_arch import PromptMamba, pad_to_multiple
 from prompt_mamba_arch.errors import UserError
+from prompt_mamba_arch.ops import scan_order, sort_order
 
 TEXT_DIM = 12
 SMALL = {"dim": 8, "enc_blocks": [1], "middle_blocks": 3, "dec_blocks": [1], "mixers": ["conv", "scan+conv"]}
@@ -23,6 +25,7 @@ OPTIONS = {
     "one direction": {"directions": 1},
     "four directions": {"directions": 4},
     "states": {"d_state": 3},
+    "semantic order": {"semantic_scan": 4, "mixers": ["scan", "scan+conv"]},
     "tied": {"a_form": "tied"},
     "scalar": {"a_form": "scalar"},
     "expanded": {"expand": 2.0, "ffn_ratio": 3.0},
@@ -234,6 +237,33 @@ def test_repeatable_in_eval():
         first = net(x, prompts(1))
         net(images(2, 7, 7))
         assert torch.equal(first, net(x, prompts(1)))
+
+
+def test_semantic_order_sorts_pixels_by_their_features_once_for_a_level(monkeypatch):
+    calls = []
+
+    def counted(x, count):
+        category = blocks.semantic_categories(x, count)
+        calls.append(category)
+        return category
+
+    monkeypatch.setattr(prompt_mamba_arch_module, "semantic_categories", counted)
+    plain, sorted_ = (build(semantic_scan=n, mixers=["scan", "conv+scan"]).eval() for n in (0, 4))
+    sorted_.load_state_dict(plain.state_dict(), strict=True)  # there is nothing to learn for it
+    x = images(2, 12, 8)
+    with torch.inference_mode():
+        different = (plain(x) - sorted_(x)).abs().max()
+    assert different > 1e-6
+    assert [tuple(category.shape) for category in calls] == [(2, 24), (2, 6), (2, 24)]  # encoder, middle, decoder
+    assert all(0 <= category.min() and category.max() < 4 and len(category.unique()) > 1 for category in calls)
+
+
+def test_semantic_order_against_sorting_by_hand():
+    category = torch.tensor([[1, 0, 1, 0, 0, 1], [0, 0, 0, 1, 1, 1]])
+    order = sort_order(scan_order(2, 3, ("rows", "columns_reversed")), category)
+    assert order.dtype == torch.int32
+    # columns, reversed, are 5 2 4 1 3 0
+    assert order.tolist() == [[[1, 3, 4, 0, 2, 5], [4, 1, 3, 5, 2, 0]], [[0, 1, 2, 3, 4, 5], [2, 1, 0, 5, 4, 3]]]
 
 
 def test_scans_take_turns_over_the_directions():

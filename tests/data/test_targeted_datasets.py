@@ -17,6 +17,8 @@ from torch.utils.data import DataLoader
 
 import prompt_mamba_arch
 from prompt_mamba_arch.data import KINDS, decode, render, to_float, to_tensor
+from prompt_mamba_arch.data.degradations import sample_step, severity_word
+from prompt_mamba_arch.data.prompt_degradation_dataset import KIND_NAMES, level_prompt
 from prompt_mamba_arch.data.prompt_mix_dataset import schedule
 from prompt_mamba_arch.errors import UserError
 
@@ -186,6 +188,23 @@ def test_without_prompts_every_sample_is_blind(paired_folders):
         assert data[i]["prompt"] == "" and torch.equal(data[i]["present"], data[i]["remove"])
 
 
+def test_prompts_of_the_parameters_in_steps(paired_folders):
+    words = {"slight", "moderate", "heavy"}
+    data = make(paired_folders, prompts="levels", kinds=["noise", "jpeg", "rain"], count=[1, 2], prompt_dropout=0,
+                requests={"all": 1, "subset": 1, "none": 1})  # fmt: skip
+    seen = set()
+    for seed in range(40):
+        request = data.request(seed)
+        steps = [step for step in request.recipe if step["kind"] in request.remove]
+        names = {"noise": "noise", "jpeg": "jpeg artifacts", "rain": "rain"}
+        expected = ", ".join(f"{severity_word(step)} {names[step['kind']]}" for step in steps)
+        assert request.prompt == (expected or "no degradation")
+        seen |= {part.split()[0] for part in request.prompt.split(", ")}
+    assert seen == words | {"no"}
+    assert level_prompt([sample_step("noise", 1)], []) == "no degradation"
+    assert set(KIND_NAMES) == set(KINDS)
+
+
 def test_prompts_of_a_file_by_what_they_ask(paired_folders, bank, tmp_path):
     file = tmp_path / "pool.jsonl"
     lines = [
@@ -243,7 +262,7 @@ def test_meta_info_lmdb_and_workers(paired_folders, bank, tmp_path):
         ({"requests": {"all": -1}}, "weight of all"),
         ({"prompt_dropout": 1.5}, "between 0 and 1"),
         ({"prompt_split": "dev"}, "train, val or test"),
-        ({"prompts": "banc"}, "bank, none"),
+        ({"prompts": "banc"}, "bank, levels, none"),
         ({"scale": 2}, "scale: 1"),
         ({"gt_size": None}, "gt_size"),
         ({"dataroot_gt": "nowhere"}, "nowhere"),
