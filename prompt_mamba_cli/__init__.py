@@ -20,7 +20,7 @@ from collections.abc import Sequence
 
 __all__ = ["COMMANDS", "main"]
 
-COMMANDS = ("restore", "intent", "doctor", "export", "probe", "prompts", "ntire", "profile", "compare")
+COMMANDS = ("restore", "intent", "doctor", "export", "probe", "prompts", "ntire", "profile", "compare", "pnp")
 _BASICSR = {
     "train": "train as an option file says (BasicSR's flags: -opt FILE ...)",
     "test": "test as an option file says (BasicSR's flags: -opt FILE ...)",
@@ -36,6 +36,7 @@ _EXAMPLES = """examples:
   prompt-mamba export -o net.onnx --model net_g_latest.pth
   prompt-mamba profile tiny SwinIR net_g_latest.pth --size 256 1024x768
   prompt-mamba compare -opt options/compare/starter.yml
+  prompt-mamba pnp -i blurred.png -o sharp.png --operator blur --blur 1.6
   prompt-mamba ntire --track esr --team 7 --name MyNet --checkpoint net_g_latest.pth -o submission/
   prompt-mamba train -opt options/train/PromptMamba/train_PromptMamba_tiny_phase1.yml
   prompt-mamba test -opt options/test/PromptMamba/test_PromptMamba_tiny.yml

@@ -17,7 +17,8 @@ from prompt_mamba_arch.compat.options import read_option_file
 from prompt_mamba_arch.errors import UserError
 
 CLONE = Path(__file__).resolve().parent.parent
-FILES = sorted((CLONE / "options").glob("**/*.yml"))
+# those of options/compare are no training's: tests/compare/test_shipped.py
+FILES = sorted(file for kind in ("train", "test") for file in (CLONE / "options" / kind).glob("**/*.yml"))
 
 # arguments that make a network small; those that a network does not have are left out
 SMALL = {
