@@ -37,7 +37,7 @@ from prompt_mamba_arch.restore import Restorer
 
 ROOT = Path(__file__).resolve().parents[1]
 _STUDY = ("networks", "latency", "training")
-_TRAINING = {"first": 1500, "second": 6000, "hours": 1.0, "batch": 8, "pixels": 64, "threads": 1}
+_TRAINING = {"first": 1500, "second": 6000, "hours": 1.0, "batch": 8, "pixels": 64, "threads": 1, "workers": 1}
 _LATENCY = {"size": 256, "rounds": 5, "threads": 1, "reference": None}
 # of the second phase's option file: what means nothing to a network without sentences
 _PROMPTS_ONLY = ("prompt_dropout", "text_gate_std", "intent_opt")
@@ -104,6 +104,7 @@ def option_files(name: str, network: Mapping, reads: bool, training: Mapping, im
         opt["network_g"] = dict(network)
         data, train = opt["datasets"]["train"], opt["train"]
         data.update(dataroot_gt=images, batch_size_per_gpu=training["batch"], gt_size=training["pixels"])
+        data["num_worker_per_gpu"] = training["workers"]
         opt["datasets"] = {"train": data}  # the comparison measures
         opt.pop("val", None)
         train["total_iter"] = iterations

@@ -44,7 +44,7 @@ def study(tmp_path, root, photos):
             },
         },
         "latency": {"size": 64, "rounds": 3},
-        "training": {"first": 2, "second": 2, "batch": 2, "pixels": 32},
+        "training": {"first": 2, "second": 2, "batch": 2, "pixels": 32, "workers": 0},
         "tasks": {"noise25": {"set": "noise25", "limit": 1, "prompt": "oracle"}},
         "cost": None,
     }  # fmt: skip
