@@ -161,6 +161,7 @@ setup(
         # pyiqa asks for much that only some of its metrics need; --no-deps pyiqa timm facexlib does for most
         "iqa": ["pyiqa>=0.1.13"],
         # what is compared with: filters, and networks that come inside packages
+        "pnp": ["deepinv>=0.3"],
         "compare": ["scikit-image>=0.22", "PyWavelets", "ncnn", "einops"],
         "export": ["onnx>=1.16", "onnxruntime>=1.18", "onnxscript>=0.5"],
         "video": ["av>=12"],

@@ -23,7 +23,7 @@ __all__ = ["COMMANDS", "main"]
 # in the order in which the help lists them: for people, for researchers, for trainers
 COMMANDS = (
     *("restore", "app", "intent", "doctor"),
-    *("probe", "compare", "study", "profile"),
+    *("probe", "compare", "study", "profile", "pnp"),
     *("prompts", "prepare", "export", "ntire"),
 )
 _BASICSR = {
@@ -41,6 +41,7 @@ _EXAMPLES = """examples:
   prompt-mamba compare -opt options/compare/starter.yml
   prompt-mamba study serve -i results/ -o study/
   prompt-mamba profile tiny SwinIR net_g_latest.pth --size 256 1024x768
+  prompt-mamba pnp -i blurred.png -o sharp.png --operator blur --blur 1.6
   prompt-mamba prompts -i noisy/ -o prompts.jsonl --remove noise
   prompt-mamba prepare gopro --source GOPRO_Large/ --out datasets/GoPro --lmdb
   prompt-mamba export -o net.onnx

@@ -17,8 +17,14 @@ from prompt_mamba_arch.compat.options import read_option_file
 from prompt_mamba_arch.errors import UserError
 
 CLONE = Path(__file__).resolve().parent.parent
-# those of one dataset each are tried on miniatures of it, in tests/prepare
-FILES = sorted(file for file in (CLONE / "options").glob("**/*.yml") if file.parent.name != "datasets")
+# those of one dataset each are tried on miniatures of it, in tests/prepare; those of options/compare are no training's,
+# see tests/compare/test_shipped.py
+FILES = sorted(
+    file
+    for kind in ("train", "test")
+    for file in (CLONE / "options" / kind).glob("**/*.yml")
+    if file.parent.name != "datasets"
+)
 
 # arguments that make a network small; those that a network does not have are left out
 SMALL = {

@@ -11,7 +11,8 @@ from basicsr.metrics import calculate_metric
 from basicsr.utils.registry import METRIC_REGISTRY
 
 from prompt_mamba_arch.compare.tasks import Compared
-from prompt_mamba_arch.errors import UserError
+from prompt_mamba_arch.errors import UserError, one_line
+from prompt_mamba_arch.memory import is_out_of_memory
 
 __all__ = ["measured", "metric_options", "of_set"]
 
@@ -45,5 +46,10 @@ def measured(options: Mapping[str, Any], result: np.ndarray, target: np.ndarray)
     images = {"img": np.ascontiguousarray(result[..., ::-1])}  # BasicSR's are BGR
     if "img2" in inspect.signature(METRIC_REGISTRY.get(options["type"])).parameters:
         images["img2"] = np.ascontiguousarray(target[..., ::-1])
-    value = calculate_metric(images, dict(options))
+    try:
+        value = calculate_metric(images, dict(options))
+    except (RuntimeError, ValueError, AssertionError, IndexError) as error:  # as when there are too few pixels
+        if is_out_of_memory(error):
+            raise
+        raise UserError(f"{options['type']} cannot be computed of this image ({one_line(error)[:120]})") from None
     return float(value) if of_set(options) is None else np.asarray(value).tolist()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -118,6 +118,7 @@ def compare(
         UserError: what is wrong in the plan, or nothing of it could be compared.
     """
     found = Comparison(plan)
+    plan = found.plan = replace(plan, metrics=_metrics(plan, found, tell))
     found.tasks = {name: open_task(name, options, plan) for name, options in plan.tasks.items()}
     methods = _methods(plan, found, tell)
     asked = {
@@ -160,6 +161,25 @@ def compare(
     works = {row.method for rows in found.rows.values() for row in rows if row.scores or row.overall}
     found.costs = _costs(plan, [method for method in methods if method.name in works], found, cache)
     return found
+
+
+def _metrics(plan: Plan, found: Comparison, tell: Callable[[str], None]) -> dict[str, Mapping]:
+    """Those that work here: each is tried once, so that missing weights are said once, and before the work."""
+    rng = np.random.default_rng(0)
+    pair = [rng.integers(0, 256, (256, 256, 3), dtype=np.uint8) for _ in range(2)]
+    trial = Compared("trial", "", lambda: iter(()), 1, False, 0, None, None)
+    working = {}
+    for name, metric in plan.metrics.items():
+        try:
+            measured(metric_options(metric, trial), *pair)
+        except (UserError, TypeError) as error:  # TypeError: an option that the metric does not have, or lacks
+            found.left_out[f"metric {name}"] = one_line(error)
+            tell(f"metric {name} is left out: {one_line(error)}")
+        else:
+            working[name] = metric
+    if not working:
+        raise UserError("none of the metrics can be measured here")
+    return working
 
 
 def _methods(plan: Plan, found: Comparison, tell: Callable[[str], None]) -> list[Method]:

@@ -129,7 +129,7 @@ def _paired(where: str, options: Mapping[str, Any], plan: Plan):
 def _reduced(source: ImageSource | Photographs, scale: int):
     def pairs(limit: int | None) -> Iterator[Pair]:
         for key in source.keys[:limit]:
-            image = source.read(key)
+            image = sets.read_image(source, key)
             image = image[: image.shape[0] // scale * scale, : image.shape[1] // scale * scale]
             yield sets.enlarged(key, matlab_downscale(np.ascontiguousarray(image), scale), image, scale)
 
@@ -142,7 +142,7 @@ def _targeted(source: ImageSource | Photographs, kinds: list[str], remove: list[
 
     def pairs(limit: int | None) -> Iterator[Pair]:
         for key in source.keys[:limit]:
-            image = to_float(source.read(key))
+            image = to_float(sets.read_image(source, key))
             recipe = sample_recipe(zlib.crc32(key.encode()), kinds, len(kinds))
             lq, gt = (render(image, recipe, without=without) for without in ((), kinds if remove is None else remove))
             yield Pair(key, *(np.rint(one.clip(0, 1) * 255).astype(np.uint8) for one in (lq, gt)))

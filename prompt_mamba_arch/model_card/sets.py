@@ -21,7 +21,7 @@ from prompt_mamba_arch.data.degradations import resize
 from prompt_mamba_arch.errors import UserError
 from prompt_mamba_arch.photographs import Photographs
 
-__all__ = ["SETS", "Bar", "Missing", "Pair", "Task", "degrader", "enlarged", "made", "paired", "psnr"]
+__all__ = ["SETS", "Bar", "Missing", "Pair", "Task", "degrader", "enlarged", "made", "paired", "psnr", "read_image"]
 
 
 class Missing(Exception):
@@ -249,7 +249,12 @@ def _source(root: Path, name: str) -> ImageSource:
     return ImageSource(folder, label=name)
 
 
-def _read(source: ImageSource | Photographs, key: str) -> np.ndarray:
+def read_image(source: ImageSource | Photographs, key: str) -> np.ndarray:
+    """(H, W, 3) uint8 RGB.
+
+    Raises:
+        UserError: it cannot be read, or has more than 8 bits.
+    """
     image = source.read(key)
     if image.dtype != np.uint8:
         raise UserError(f"image '{key}' ({source.path(key)}) must have 8 bits per channel")
@@ -261,7 +266,7 @@ def made(source: ImageSource | Photographs, degrade: Callable[[np.ndarray, int],
 
     def pairs(limit: int | None = None) -> Iterator[Pair]:
         for index, key in enumerate(source.keys[:limit]):
-            image = _read(source, key)
+            image = read_image(source, key)
             yield Pair(key, degrade(image, index), image)
 
     return pairs
@@ -279,7 +284,7 @@ def paired(lq: ImageSource, gt: ImageSource, scale: int = 1):
         for key in lq.keys[:limit]:
             bare = key[: -len(f"x{scale}")] if scale > 1 and key.endswith(f"x{scale}") else key.split("_")[0]
             other = key if key in gt else bare
-            small, image = _read(lq, key), _read(gt, other)
+            small, image = read_image(lq, key), read_image(gt, other)
             if scale > 1:
                 yield enlarged(other, small, image, scale)
                 continue

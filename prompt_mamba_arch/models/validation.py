@@ -95,7 +95,8 @@ def _score(result: Any, truth: Any, metrics: Mapping, name: str) -> dict[str, fl
 
 def _of_set(options: Mapping) -> Callable[[list], float] | None:
     """For a metric of the whole set: what makes its value of what it keeps of each image."""
-    return getattr(METRIC_REGISTRY.get(options["type"]), "of_set", None)
+    kind = options.get("type")
+    return getattr(METRIC_REGISTRY.get(kind), "of_set", None) if kind in METRIC_REGISTRY else None
 
 
 def _gather(scores: list, failure: Exception | None) -> list:

@@ -146,6 +146,27 @@ def test_missing_packages_are_said(run, monkeypatch):
     assert [row.method for row in found.rows["noise25"]] == ["input", "median"]
 
 
+def test_metrics_without_weights_are_said_once(run, monkeypatch):
+    from prompt_mamba_arch.metrics import iqa
+
+    def none(*arguments, **more):
+        raise UserError("metric musiq: no weights here")
+
+    monkeypatch.setattr(iqa, "pyiqa_network", none)
+    metrics = {"musiq": {"type": "calculate_musiq"}, "psnr": {"type": "calculate_psnr"}}
+    found = run(metrics=metrics)
+    assert run.told == ["metric musiq is left out: metric musiq: no weights here"] and not found.failed
+    assert list(found.plan.metrics) == ["psnr"] and found.rows["noise25"][1].scores["psnr"]
+    with pytest.raises(UserError, match="none of the metrics"):
+        run(metrics={"musiq": metrics["musiq"]})
+    niqe = {"type": "calculate_niqe", "better": "lower"}  # needs no truth, but more pixels
+    found = run(metrics={**METRICS, "niqe": niqe})
+    assert len(found.failed) == 9 and all("calculate_niqe cannot be computed" in line for line in run.told)
+    tasks = {"large": {"images": "scikit-image", "degrade": "noise25", "crop": 192, "limit": 1}}
+    found = run(metrics={"niqe": niqe}, tasks=tasks)
+    assert not found.failed and found.rows["large"][2].mean("niqe") < found.rows["large"][0].mean("niqe")
+
+
 def test_ffdnet_s_shape():
     net = packages.FFDNet(25.0)
     assert sum(p.numel() for p in net.parameters()) == 852_108  # the authors' 0.85 M
