@@ -15,6 +15,7 @@ read.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -310,7 +311,7 @@ class _Job:
         for output in self._outputs(record):
             if output.name in self.there[output.role] and not again:
                 continue
-            target = self.folder / output.role / output.name
+            target = os.path.join(self.folder, output.role, output.name)
             made_of = "gt" if output.scale is not None else output.role
             if output.piece is None and output.scale is None:
                 self._whole(target, record.files[output.role][0], read[output.role])
@@ -329,13 +330,17 @@ class _Job:
             with self.lock:
                 self.done.written += 1
 
-    def _whole(self, target: Path, path: str, data: bytes) -> None:
+    def _whole(self, target: str, path: str, data: bytes) -> None:
+        if not self.copy and not self.tree.contained(path):
+            with contextlib.suppress(OSError):  # one is there already, or there can be none
+                os.symlink(self.tree.path(path), target)
+                return
         with replace_on_success(target) as temporary:
             if self.copy or self.tree.contained(path):
                 temporary.write_bytes(data)
                 return
             try:
-                temporary.symlink_to(self.tree.root / path)
+                temporary.symlink_to(self.tree.path(path))
             except OSError:  # Windows asks for a privilege; some file systems have no links
                 temporary.write_bytes(data)
 

@@ -337,9 +337,13 @@ def test_sizes_that_do_not_fit_are_told(gopro, photos):
 
 @pytest.mark.parametrize(
     ("damage", "what"),
-    [(lambda d: d[: len(d) // 2], "ends too early"), (lambda d: b"", "empty"), (lambda d: b"<html>" + d, "not an image"),
-     (lambda d: d[:200] + bytes([d[200] ^ 255]) + d[201:], "damaged at byte")],
-)  # fmt: skip
+    [
+        (lambda d: d[: len(d) // 2], "ends too early"),
+        (lambda d: b"", "empty"),
+        (lambda d: b"<html>" + d, "not an image"),
+        (lambda d: d[:200] + bytes([d[200] ^ 255]) + d[201:], "damaged at byte"),
+    ],
+)
 def test_damage_is_found_without_decoding(photos, damage, what):
     data = cv2.imencode(".png", photos["coffee"])[1].tobytes()
     assert shape_of(data) == (192, 192, 3)
