@@ -136,7 +136,7 @@ def main() -> None:
         f"Training samples, 128x128 patches of {WIDTH}x{HEIGHT} PNG pairs, one thread, warm page cache: median of "
         f"{args.rounds} interleaved rounds of {PAIRS} samples. The samples are bit-identical.",
         "",
-        "| storage | loader workers | PairedImageDataset of BasicSR 1.4.2 | PromptPairedImageDataset | speed-up | samples/s |",
+        "| storage | loader workers | PairedImageDataset (BasicSR) | PromptPairedImageDataset | speed-up | samples/s |",
         "|---|---:|---:|---:|---:|---:|",
     ]
     with tempfile.TemporaryDirectory() as folder:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import shutil
 import threading
 from pathlib import Path
@@ -579,6 +580,19 @@ def test_each_script_says_where_the_data_comes_from(name):
     for word in ("ink", "ize", "icence", "itation", "Prepared:"):
         assert word in about
     assert f'"{name}"' in file.read_text()
+
+
+def test_the_page_names_every_dataset_and_only_option_files_that_exist():
+    page = (SCRIPTS / "README.md").read_text()
+    options = SCRIPTS.parents[1] / "options"
+    for name in dataset_names():
+        assert f"prompt-mamba prepare {name} --" in page, name
+    trained = set(re.findall(r"OPT/(train_\w+\.yml)", page))
+    assert trained == {file.name for file in (options / "train/PromptMamba/datasets").glob("*.yml")}
+    tested = set(re.findall(r"\b(\w+\.yml)`", page)) - trained
+    assert tested <= {file.name for file in (options / "test/PromptMamba/benchmarks").glob("*.yml")}
+    for file in re.findall(r"-opt (options/\S+\.yml)", page):
+        assert (options.parent / file).is_file()
 
 
 # -- the demo
