@@ -35,7 +35,7 @@ from prompt_mamba_arch.prepare.lmdb_writer import Entry, write_lmdb
 from prompt_mamba_arch.prepare.pairing import Found, Item, find
 from prompt_mamba_arch.prepare.spec import Crop, Dataset, Subset
 from prompt_mamba_arch.prepare.state import Record, State
-from prompt_mamba_arch.prepare.tree import Tree
+from prompt_mamba_arch.prepare.tree import Stamp, Tree
 from prompt_mamba_arch.prepare.work import in_order
 from prompt_mamba_arch.prompts.writers import BankWriter, Brief, Writer, write_prompts
 
@@ -134,7 +134,8 @@ def prepare(
             raise UserError(f"{dataset.title} has no subset {name!r}{hint}")
     if task is not None:
         if task not in TASKS:
-            raise UserError(f"no task {task!r}{did_you_mean(task, TASKS) or f'; there are {chr(44).join(TASKS)}'}")
+            hint = did_you_mean(task, TASKS) or f"; there are {', '.join(TASKS)}"
+            raise UserError(f"no task {task!r}{hint}")
         changed = {"task": task, "remove": TASKS[task].remove, "present": None, "say": ()}
         dataset = replace(dataset, subsets=tuple(replace(subset, **changed) for subset in dataset.subsets))
     source = source.absolute()
@@ -236,8 +237,9 @@ class _Job:
         """Runs in a thread."""
         try:
             files = {role: (path, self.tree.stamp(path)) for role, path in item.files.items()}
-        except OSError as error:
-            raise UserError(f"cannot read {error.filename}: {error.strerror}") from None
+        except OSError as error:  # a link to nowhere
+            files = {role: (path, Stamp(-1, -1)) for role, path in item.files.items()}
+            return Record(item.key, files, {}, f"{error.filename} cannot be read ({error.strerror or error})")
         known = self.state.records.get(item.key)
         if known is not None and known.files == files:
             if known.problem:
@@ -403,7 +405,15 @@ class _Job:
         self.done.written += write_if_new(self.folder / "prompts.jsonl", data)
         return lines
 
-    def _asked(self, keys, count, writer, writer_name, jobs, tell) -> dict[str, list[str]]:
+    def _asked(
+        self,
+        keys: list[str],
+        count: int,
+        writer: Callable[[str], Writer],
+        writer_name: str,
+        jobs: int,
+        tell: Callable[[str], None],
+    ) -> dict[str, list[str]]:
         """From the writer, once for an image: its sub-images share them."""
         file = self.private / f"{self.slug}.prompts.jsonl"
         settings = self.private / f"{self.slug}.prompts.json"

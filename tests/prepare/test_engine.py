@@ -365,6 +365,16 @@ def test_sizes_of_other_formats(photos):
         shape_of(jpeg[:-300])
 
 
+def test_a_link_to_nowhere_is_told(gopro):
+    source, out = gopro
+    file = source / "GOPRO_Large/train/GOPR0372_07_00/blur/000047.png"
+    file.unlink()
+    file.symlink_to("gone.png")
+    for _ in range(2):
+        done = run(source, out)["train"]
+        assert done.images == 3 and "blur/000047.png cannot be read (No such file" in done.problems[0]
+
+
 def test_counts_are_compared_with_the_published_ones(gopro):
     source, out = gopro
     done = prepare(dataset("gopro"), source, out)
