@@ -15,6 +15,7 @@ read.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -34,7 +35,7 @@ from prompt_mamba_arch.prepare.lmdb_writer import Entry, write_lmdb
 from prompt_mamba_arch.prepare.pairing import Found, Item, find
 from prompt_mamba_arch.prepare.spec import Crop, Dataset, Subset
 from prompt_mamba_arch.prepare.state import Record, State
-from prompt_mamba_arch.prepare.tree import Tree
+from prompt_mamba_arch.prepare.tree import Stamp, Tree
 from prompt_mamba_arch.prepare.work import in_order
 from prompt_mamba_arch.prompts.writers import BankWriter, Brief, Writer, write_prompts
 
@@ -133,7 +134,8 @@ def prepare(
             raise UserError(f"{dataset.title} has no subset {name!r}{hint}")
     if task is not None:
         if task not in TASKS:
-            raise UserError(f"no task {task!r}{did_you_mean(task, TASKS) or f'; there are {chr(44).join(TASKS)}'}")
+            hint = did_you_mean(task, TASKS) or f"; there are {', '.join(TASKS)}"
+            raise UserError(f"no task {task!r}{hint}")
         changed = {"task": task, "remove": TASKS[task].remove, "present": None, "say": ()}
         dataset = replace(dataset, subsets=tuple(replace(subset, **changed) for subset in dataset.subsets))
     source = source.absolute()
@@ -235,8 +237,9 @@ class _Job:
         """Runs in a thread."""
         try:
             files = {role: (path, self.tree.stamp(path)) for role, path in item.files.items()}
-        except OSError as error:
-            raise UserError(f"cannot read {error.filename}: {error.strerror}") from None
+        except OSError as error:  # a link to nowhere
+            files = {role: (path, Stamp(-1, -1)) for role, path in item.files.items()}
+            return Record(item.key, files, {}, f"{error.filename} cannot be read ({error.strerror or error})")
         known = self.state.records.get(item.key)
         if known is not None and known.files == files:
             if known.problem:
@@ -310,7 +313,7 @@ class _Job:
         for output in self._outputs(record):
             if output.name in self.there[output.role] and not again:
                 continue
-            target = self.folder / output.role / output.name
+            target = os.path.join(self.folder, output.role, output.name)
             made_of = "gt" if output.scale is not None else output.role
             if output.piece is None and output.scale is None:
                 self._whole(target, record.files[output.role][0], read[output.role])
@@ -329,13 +332,17 @@ class _Job:
             with self.lock:
                 self.done.written += 1
 
-    def _whole(self, target: Path, path: str, data: bytes) -> None:
+    def _whole(self, target: str, path: str, data: bytes) -> None:
+        if not self.copy and not self.tree.contained(path):
+            with contextlib.suppress(OSError):  # one is there already, or there can be none
+                os.symlink(self.tree.path(path), target)
+                return
         with replace_on_success(target) as temporary:
             if self.copy or self.tree.contained(path):
                 temporary.write_bytes(data)
                 return
             try:
-                temporary.symlink_to(self.tree.root / path)
+                temporary.symlink_to(self.tree.path(path))
             except OSError:  # Windows asks for a privilege; some file systems have no links
                 temporary.write_bytes(data)
 
@@ -398,7 +405,15 @@ class _Job:
         self.done.written += write_if_new(self.folder / "prompts.jsonl", data)
         return lines
 
-    def _asked(self, keys, count, writer, writer_name, jobs, tell) -> dict[str, list[str]]:
+    def _asked(
+        self,
+        keys: list[str],
+        count: int,
+        writer: Callable[[str], Writer],
+        writer_name: str,
+        jobs: int,
+        tell: Callable[[str], None],
+    ) -> dict[str, list[str]]:
         """From the writer, once for an image: its sub-images share them."""
         file = self.private / f"{self.slug}.prompts.jsonl"
         settings = self.private / f"{self.slug}.prompts.json"

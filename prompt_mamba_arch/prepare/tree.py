@@ -49,6 +49,7 @@ class Tree:
         if not root.is_dir():
             raise UserError(f"no such folder: {str(root)!r}")
         self.root = root
+        self._prefix = os.path.join(root, "")
         self.above = "".join(f"{part}/" for part in root.absolute().parts[1:][-2:])
         self.folders: dict[str, list[str]] = {}
         self.lists: list[str] = []
@@ -109,7 +110,7 @@ class Tree:
         folder = path[: path.rfind("/") + 1]
         kind = self._containers.get(folder)
         file = folder + "data.mdb" if kind == "lmdb" else folder[:-1] if kind == "mat" else path
-        state = os.stat(self.root / file)
+        state = os.stat(self.path(file))
         return Stamp(state.st_size, state.st_mtime_ns)
 
     def read(self, path: str) -> bytes:
@@ -134,7 +135,12 @@ class Tree:
             if not done:
                 raise UserError(f"block {image}, {block} cannot be written as PNG")
             return data.tobytes()
-        return (self.root / path).read_bytes()
+        with open(self.path(path), "rb") as file:
+            return file.read()
+
+    def path(self, path: str) -> str:
+        """Of the whole file system."""
+        return f"{self._prefix}{path}"
 
     def read_list(self, name: str) -> tuple[str, str] | None:
         """Path and text of the list of that name, wherever it lies; None if there is none."""

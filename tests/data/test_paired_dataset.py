@@ -217,3 +217,58 @@ def test_sizes_that_do_not_fit(paired_folders):
     rewrite(paired_folders.gt / "astronaut.png", lambda image: image[:, :63])
     with pytest.raises(UserError, match="gt is 63x64 and lq 64x64"):
         PromptPairedImageDataset(options(paired_folders, "val"))[0]
+
+
+@pytest.mark.parametrize("backend", ["disk", "lmdb"])
+def test_a_second_view_is_stacked(paired_folders, tmp_path, backend):
+    """As the left and the right view of a dual-pixel sensor: six channels, cropped and turned together."""
+    right = tmp_path / "right"
+    shutil.copytree(paired_folders.lq, right)
+    for name in paired_folders.names:
+        rewrite(right / name, lambda image: 255 - image)
+    roots = {}
+    if backend == "lmdb":
+        names = paired_folders.names
+        make_lmdb_from_imgs(str(right), f"{right}.lmdb", names, [name[:-4] for name in names], map_size=1 << 26)
+        roots = as_lmdb(paired_folders)
+    view = f"{right}.lmdb" if backend == "lmdb" else str(right)
+    stacked = PromptPairedImageDataset(options(paired_folders, **roots, dataroot_lq_2=view))
+    single = PromptPairedImageDataset(options(paired_folders, **roots))
+    for index in range(len(single)):
+        random.seed(index)
+        both = stacked[index]
+        random.seed(index)
+        alone = single[index]
+        assert both["lq"].shape == (6, 32, 32)
+        assert torch.equal(both["gt"], alone["gt"]) and torch.equal(both["lq"][:3], alone["lq"])
+        assert torch.allclose(both["lq"][3:], 1 - alone["lq"], atol=1e-6)
+
+
+def test_views_that_do_not_fit_are_told(paired_folders, tmp_path):
+    right = tmp_path / "right"
+    shutil.copytree(paired_folders.lq, right)
+    name = paired_folders.names[0]
+    rewrite(right / name, lambda image: image[:60])
+    stacked = PromptPairedImageDataset(options(paired_folders, phase="val", dataroot_lq_2=str(right)))
+    with pytest.raises(UserError, match=r"'astronaut': the degraded images differ.*64x64 in .*64x60 in .*right"):
+        stacked[0]
+    with pytest.raises(UserError, match="for dataroot_lq alone"):
+        PromptPairedImageDataset(options(paired_folders, dataroot_lq_2=str(right), mean=[0.5] * 3, std=[0.5] * 3))
+    (right / name).unlink()
+    with pytest.raises(UserError, match=r"no lq image for 'astronaut'.* in .*right"):
+        PromptPairedImageDataset(options(paired_folders, dataroot_lq_2=str(right)))
+
+
+def test_the_middle_in_multiples(paired_folders):
+    """The crop of the all-in-one benchmarks: `crop_img(image, base=16)` takes off half of the rest at each side."""
+    for folder in paired_folders:
+        for name in paired_folders.names:
+            rewrite(folder / name, lambda image: image[:59, :50])
+    whole = PromptPairedImageDataset(options(paired_folders, phase="val"))[1]
+    part = PromptPairedImageDataset(options(paired_folders, phase="val", centre_multiple=16))[1]
+    for role in ("lq", "gt"):  # 59 = 48 + 11, 50 = 48 + 2
+        assert torch.equal(part[role], whole[role][:, 5:53, 1:49])
+    patch = PromptPairedImageDataset(options(paired_folders, centre_multiple=16))[1]
+    assert patch["lq"].shape == (3, 32, 32)  # training takes its patches from all of it
+    with pytest.raises(UserError, match="is 50x59, smaller than centre_multiple 64"):
+        PromptPairedImageDataset(options(paired_folders, phase="val", centre_multiple=64))[1]

@@ -353,3 +353,13 @@ def test_wrong_mixes_are_refused(paired_folders, change, message):
     change(sections)
     with pytest.raises(UserError, match=message):
         mix(sections)
+
+
+def test_the_middle_in_multiples(paired_folders, bank):
+    from prompt_mamba_arch.data import ImageSource
+
+    part = make(paired_folders, phase="val", kinds=["none"], centre_multiple=48, prompts="none")[0]
+    image = ImageSource(paired_folders.gt).read(part["key"])
+    assert (part["gt"] * 255).round().byte().permute(1, 2, 0).numpy().tolist() == image[8:56, 8:56].tolist()
+    small = make(paired_folders, phase="val", kinds=["none"], centre_multiple=48, gt_size=20, prompts="none")[0]
+    assert small["gt"].shape == (3, 20, 20)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import shutil
 import threading
 from pathlib import Path
@@ -337,9 +338,13 @@ def test_sizes_that_do_not_fit_are_told(gopro, photos):
 
 @pytest.mark.parametrize(
     ("damage", "what"),
-    [(lambda d: d[: len(d) // 2], "ends too early"), (lambda d: b"", "empty"), (lambda d: b"<html>" + d, "not an image"),
-     (lambda d: d[:200] + bytes([d[200] ^ 255]) + d[201:], "damaged at byte")],
-)  # fmt: skip
+    [
+        (lambda d: d[: len(d) // 2], "ends too early"),
+        (lambda d: b"", "empty"),
+        (lambda d: b"<html>" + d, "not an image"),
+        (lambda d: d[:200] + bytes([d[200] ^ 255]) + d[201:], "damaged at byte"),
+    ],
+)
 def test_damage_is_found_without_decoding(photos, damage, what):
     data = cv2.imencode(".png", photos["coffee"])[1].tobytes()
     assert shape_of(data) == (192, 192, 3)
@@ -358,6 +363,16 @@ def test_sizes_of_other_formats(photos):
     assert shape_of(turned) == (64, 40, 3)
     with pytest.raises(UserError, match="JPEG ends too early"):
         shape_of(jpeg[:-300])
+
+
+def test_a_link_to_nowhere_is_told(gopro):
+    source, out = gopro
+    file = source / "GOPRO_Large/train/GOPR0372_07_00/blur/000047.png"
+    file.unlink()
+    file.symlink_to("gone.png")
+    for _ in range(2):
+        done = run(source, out)["train"]
+        assert done.images == 3 and "blur/000047.png cannot be read (No such file" in done.problems[0]
 
 
 def test_counts_are_compared_with_the_published_ones(gopro):
@@ -575,6 +590,19 @@ def test_each_script_says_where_the_data_comes_from(name):
     for word in ("ink", "ize", "icence", "itation", "Prepared:"):
         assert word in about
     assert f'"{name}"' in file.read_text()
+
+
+def test_the_page_names_every_dataset_and_only_option_files_that_exist():
+    page = (SCRIPTS / "README.md").read_text()
+    options = SCRIPTS.parents[1] / "options"
+    for name in dataset_names():
+        assert f"prompt-mamba prepare {name} --" in page, name
+    trained = set(re.findall(r"OPT/(train_\w+\.yml)", page))
+    assert trained == {file.name for file in (options / "train/PromptMamba/datasets").glob("*.yml")}
+    tested = set(re.findall(r"\b(\w+\.yml)`", page)) - trained
+    assert tested <= {file.name for file in (options / "test/PromptMamba/benchmarks").glob("*.yml")}
+    for file in re.findall(r"-opt (options/\S+\.yml)", page):
+        assert (options.parent / file).is_file()
 
 
 # -- the demo

@@ -53,8 +53,14 @@ DATASET = Dataset(
         ),
         Subset(
             "its",
-            (Layout("as it unpacks", gt="{:ITS|ITS_v2}/clear/{scene}", lq=f"{{:ITS|ITS_v2}}/hazy/{HAZE}",
-                    key="{scene}_{haze}"),),
+            (
+                Layout(
+                    "as it unpacks",
+                    gt="{:ITS|ITS_v2}/clear/{scene}",
+                    lq=f"{{:ITS|ITS_v2}}/hazy/{HAZE}",
+                    key="{scene}_{haze}",
+                ),
+            ),
             13_990,
             "dehaze",
             ("haze",),
@@ -89,4 +95,4 @@ DATASET = Dataset(
         ),
     ),
     __doc__,
-)  # fmt: skip
+)
