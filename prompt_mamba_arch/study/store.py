@@ -233,8 +233,8 @@ class Store:
         """All of them, by participant and position."""
         with self._lock:
             rows = self._db.execute(
-                'SELECT participant, kind, image, "left", "right", spoiled, answer, milliseconds, position FROM answers '
-                "JOIN trials USING (participant, position) ORDER BY participant, position"
+                'SELECT participant, kind, image, "left", "right", spoiled, answer, milliseconds, position '
+                "FROM answers JOIN trials USING (participant, position) ORDER BY participant, position"
             ).fetchall()
         return [Answer(row[0], Trial(*row[1:6]), *row[6:]) for row in rows]
 

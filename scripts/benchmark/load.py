@@ -248,7 +248,7 @@ def _visit(load: Load, base: str, path: Path, number: int) -> None:
             start = time.monotonic()
             said = tab.call(tab.run, "take the grain out", ["noise"], [], None, 1, "")
             link = re.search(r"downloads/[\w-]+\.png", said)
-            if link is None and "queue" in said.lower():
+            if link is None and "waiting already" in said:
                 load.note("turned away")
                 time.sleep(1)
                 continue
