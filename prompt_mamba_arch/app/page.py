@@ -230,6 +230,7 @@ def build(workshop: Workshop) -> gr.Blocks:
     page.queue(max_size=10 * limits.sessions, default_concurrency_limit=8, api_open=False)
     # threads that wait for their turn must not stop the others; `launch`, which is not used, would set this
     page.limiter = CapacityLimiter(limits.jobs + limits.waiting + 40)
+    page.state_session_capacity = 4 * limits.sessions  # tabs that Gradio remembers, 10,000 otherwise
     return page
 
 
