@@ -11,6 +11,7 @@ from html import escape
 from pathlib import Path
 
 import gradio as gr
+from anyio import CapacityLimiter
 
 from prompt_mamba_arch.app.session import Session
 from prompt_mamba_arch.app.wish import LABELS, Understood
@@ -159,10 +160,13 @@ def build(workshop: Workshop) -> gr.Blocks:
                 def tell(done: int, tiles: int) -> None:
                     progress((done, tiles), desc="restoring", unit="tiles")
 
+                def wait(ahead: int) -> None:
+                    progress(0, desc=f"waiting for {ahead + 1} other photo{'s' * (ahead > 0)}")
+
                 progress(0, desc="restoring")
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore", UserWarning)  # a long wish; the page cannot show it better
-                    workshop.restore(session, wanted, strength=power, mask=painted, progress=tell)
+                    workshop.restore(session, wanted, strength=power, mask=painted, progress=tell, waiting=wait)
             except Exception as error:
                 return kept(there(request), _line(error))
             if wanted != text:
@@ -211,8 +215,8 @@ def build(workshop: Workshop) -> gr.Blocks:
             "fn": run,
             "inputs": [wish, remove, keep, read_for, strength, mask],
             "outputs": shown,
-            "concurrency_limit": limits.jobs,
-            "concurrency_id": "restore",
+            # who waits is up to the workshop: Gradio's queue would turn away those, too, who only open a photo
+            "concurrency_limit": limits.jobs + limits.waiting + 1,
             "show_progress_on": stage,
             "api_visibility": "private",
             "trigger_mode": "once",
@@ -223,7 +227,10 @@ def build(workshop: Workshop) -> gr.Blocks:
         go_on.click(step(Session.go_on, "The next wish is done to this result."), None, shown, **quiet)
         page.unload(leave)
         page.load(lambda: view(None, _START), None, shown, **quiet)  # a page that is loaded again begins anew
-    page.queue(max_size=limits.waiting, default_concurrency_limit=8, api_open=False)
+    page.queue(max_size=10 * limits.sessions, default_concurrency_limit=8, api_open=False)
+    # threads that wait for their turn must not stop the others; `launch`, which is not used, would set this
+    page.limiter = CapacityLimiter(limits.jobs + limits.waiting + 40)
+    page.state_session_capacity = 4 * limits.sessions  # tabs that Gradio remembers, 10,000 otherwise
     return page
 
 

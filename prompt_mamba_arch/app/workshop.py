@@ -12,6 +12,7 @@ import numpy as np
 from prompt_mamba_arch.app.limits import Limits
 from prompt_mamba_arch.app.region import blend, box_around, read_mask, soften
 from prompt_mamba_arch.app.session import Session, Sessions, Version
+from prompt_mamba_arch.app.turns import Turns
 from prompt_mamba_arch.app.wish import Understood, understand, write_request
 from prompt_mamba_arch.errors import UserError
 from prompt_mamba_arch.restore import MIN_TILE, Restorer
@@ -49,6 +50,7 @@ class Workshop:
         self.limits = limits or Limits()
         self.sessions = Sessions(Path(folder or tempfile.gettempdir()), self.limits, clock)
         self._clock = clock
+        self._turns = Turns(self.limits.jobs, self.limits.waiting)
         restorer.embed("a word" if restorer.takes_prompts else None)  # loads the sentence encoder, before threads do
 
     def understand(self, prompt: str) -> Understood:
@@ -76,32 +78,42 @@ class Workshop:
         strength: float = 1.0,
         mask: str = "",
         progress: Callable[[int, int], None] | None = None,
+        waiting: Callable[[int], None] = lambda ahead: None,
     ) -> Version:
-        """Does a request to the session's base.
+        """Does a request to the session's base, when it is its turn.
 
         Args:
             prompt: what to do; "" for whatever is wrong.
             strength: 0 to 2.
             mask: the brushed region, as `read_mask` takes it.
             progress: called with (tiles done, tiles in all).
+            waiting: called with the number of those ahead.
 
         Raises:
-            Stopped: the person has stopped it. UserError: it took too long, it would become too large, or what
-            `Restorer.restore` refuses.
+            Stopped: the person has stopped it. UserError: too many wait already, it took too long, it would become too
+            large, or what `Restorer.restore` refuses.
         """
         self.limits.check_prompt(prompt)
+        session.stopped.clear()
+
+        def check() -> None:
+            if session.stopped.is_set() or session.closed:
+                raise Stopped("stopped; nothing was changed")
+
+        with self._turns.turn(check, waiting):
+            return self._restore(session, prompt, strength, mask, progress, check)
+
+    def _restore(self, session, prompt: str, strength: float, mask: str, progress, check) -> Version:
         restorer, base = self.restorer, session.base
         height, width = base.pixels.shape[:2]
         region = read_mask(mask, (height, width))
         if region is not None and restorer.upscale > 1:
             raise UserError("this network enlarges, so it cannot restore a part alone; clear the brush")
         self.limits.check_pixels(height * restorer.upscale, width * restorer.upscale, "the result")
-        session.stopped.clear()
         start = self._clock()
 
         def report(done: int, tiles: int) -> None:
-            if session.stopped.is_set() or session.closed:
-                raise Stopped("stopped; nothing was changed")
+            check()
             if self._clock() - start > self.limits.seconds and done < tiles:
                 raise UserError(
                     f"this took longer than {self.limits.seconds:.0f} seconds and was stopped; brush a region, or take "

@@ -87,9 +87,10 @@ def draw(
         left, right = rng.sample(two, 2)
         trials.append(Trial(PAIR, image, left, right))
     rng.shuffle(trials)
-    for _ in range(design.checks):
+    images = itertools.cycle(rng.sample(materials.images, len(materials.images)))
+    for image in itertools.islice(images, design.checks):
         method = rng.choice(materials.methods)
-        check = Trial(CHECK, rng.choice(materials.images), method, method, rng.choice(SIDES))
+        check = Trial(CHECK, image, method, method, rng.choice(SIDES))
         trials.insert(rng.randint(min(1, len(trials)), len(trials)), check)  # never the first
     rated = least([(i, m, "") for i in materials.images if i in materials.prompts for m in materials.methods],
                   design.ratings)  # fmt: skip

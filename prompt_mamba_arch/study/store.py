@@ -63,6 +63,8 @@ class Answer(NamedTuple):
     trial: Trial
     answer: str
     milliseconds: int | None
+    position: int = 0
+    """Of the question among the participant's."""
 
 
 class Store:
@@ -231,10 +233,10 @@ class Store:
         """All of them, by participant and position."""
         with self._lock:
             rows = self._db.execute(
-                'SELECT participant, kind, image, "left", "right", spoiled, answer, milliseconds FROM answers '
-                "JOIN trials USING (participant, position) ORDER BY participant, position"
+                'SELECT participant, kind, image, "left", "right", spoiled, answer, milliseconds, position '
+                "FROM answers JOIN trials USING (participant, position) ORDER BY participant, position"
             ).fetchall()
-        return [Answer(row[0], Trial(*row[1:6]), row[6], row[7]) for row in rows]
+        return [Answer(row[0], Trial(*row[1:6]), *row[6:]) for row in rows]
 
     def counts(self) -> tuple[int, int]:
         """Participants, and those of them who have answered everything."""

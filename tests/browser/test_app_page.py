@@ -93,7 +93,8 @@ def test_from_upload_to_download(open_page, picture):
     _send(page, path)
     assert "192 x 192 pixels" in _said(page, "Ready")
     _wish(page, "take the grain out, but keep the fog", "remove noise")
-    page.wait_for_selector("#pm-keep input:checked", state="attached")
+    page.click("#pm-correct button")
+    page.wait_for_selector("#pm-keep input:checked")
     assert page.locator("#pm-remove input:checked").count() == page.locator("#pm-keep input:checked").count() == 1
     assert "remove noise" in _restore(page)
     image, disposition = _download(page, "PNG")
