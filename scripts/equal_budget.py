@@ -40,7 +40,7 @@ _STUDY = ("networks", "latency", "training")
 _TRAINING = {"first": 1500, "second": 6000, "hours": 1.0, "batch": 8, "pixels": 64, "threads": 1, "workers": 1}
 _LATENCY = {"size": 256, "rounds": 5, "threads": 1, "reference": None}
 # of the second phase's option file: what means nothing to a network without sentences
-_PROMPTS_ONLY = ("prompt_dropout", "text_gate_std", "intent_opt")
+_PROMPTS_ONLY = ("prompt_dropout", "sentence_share", "text_gate_std", "intent_opt")
 
 
 def fitted(networks: Mapping[str, Mapping], latency: Mapping[str, Any], file: Path) -> dict[str, dict[str, Any]]:
@@ -121,6 +121,8 @@ def option_files(name: str, network: Mapping, reads: bool, training: Mapping, im
                     train.pop(key, None)
             elif network["type"] != "PromptMamba":
                 train.pop("text_gate_std", None)  # of PromptMamba's gates
+            if not network.get("wishes", False):
+                train.pop("sentence_share", None)
         file = out / f"{opt['name']}.yml"
         with replace_on_success(file) as path:
             path.write_text(yaml.safe_dump(_plain(opt), sort_keys=False), encoding="utf-8")
