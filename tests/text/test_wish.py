@@ -61,6 +61,14 @@ def test_of_an_intent(read, wish):
     assert Wish.of(read) == wish
 
 
+def test_a_doubtful_reading_is_rather_a_restoration():
+    doubtful = intent({"noise"})
+    doubtful.asks.update(restoration=0.4, unrelated=0.6)
+    assert Wish.of(doubtful) == Wish({"noise"})
+    doubtful.asks.update(restoration=0.2, unrelated=0.8)
+    assert Wish.of(doubtful) == Wish(())
+
+
 def test_a_restoration_of_nothing_clear_is_of_the_likeliest_kind():
     unclear = intent()
     unclear.remove["haze"] = 0.4
