@@ -37,6 +37,7 @@ class Restorer:
         device: where it computes.
         phase: the training's phase that it comes from, if the file says so.
         takes_prompts: whether it reads sentences.
+        told_wishes: whether it is told what a sentence was read to ask for (`text.Wish`), not the sentence itself.
         half: the half-precision type in which it computes, or None.
         memory_share: the part of the free memory that tiles of automatic size may take.
     """
@@ -67,7 +68,7 @@ class Restorer:
         self._multiple: int = getattr(net, "size_multiple", needed)
         self.takes_prompts: bool = getattr(net, "has_text", False)
         self._config = config
-        self._told_wishes: bool = self.takes_prompts and config.get("wishes", False)
+        self.told_wishes: bool = self.takes_prompts and config.get("wishes", False)
         self.memory_share = 0.5
         self._text_encoder = None
         self._warned = False
@@ -225,7 +226,7 @@ class Restorer:
                 "whatever is wrong",
                 stacklevel=2,
             )
-        if self._told_wishes:
+        if self.told_wishes:
             return prompt.vector(self._config["text_dim"])[None].to(self.device)
         if self._text_encoder is None:
             # some networks are made for another encoder than the package's
@@ -239,7 +240,7 @@ class Restorer:
             prompt = prompt.encode("utf-8", "replace").decode()  # a terminal's bytes may be no text
             if not prompt.strip():
                 return None
-            if self._told_wishes:
+            if self.told_wishes:
                 prompt = Wish.of(read_intent(prompt))
         return None if prompt == Wish() else prompt
 

@@ -18,6 +18,7 @@ from prompt_mamba_arch.app.wish import LABELS, Understood
 from prompt_mamba_arch.app.workshop import Workshop
 from prompt_mamba_arch.errors import plain_line
 from prompt_mamba_arch.image_io import SUFFIXES
+from prompt_mamba_arch.text import Wish
 
 __all__ = ["build"]
 
@@ -153,9 +154,10 @@ def build(workshop: Workshop) -> gr.Blocks:
             try:
                 session = workshop.sessions.get(request.session_hash)
                 known = workshop.understand(text)
-                wanted = text
+                wanted, wish = text, None
                 if filled_for == text:  # else they still say what an earlier wish was understood as
-                    wanted, _ = workshop.request(text, going, staying)
+                    wanted, differs = workshop.request(text, going, staying)
+                    wish = Wish(going) if differs else None
 
                 def tell(done: int, tiles: int) -> None:
                     progress((done, tiles), desc="restoring", unit="tiles")
@@ -166,7 +168,9 @@ def build(workshop: Workshop) -> gr.Blocks:
                 progress(0, desc="restoring")
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore", UserWarning)  # a long wish; the page cannot show it better
-                    workshop.restore(session, wanted, strength=power, mask=painted, progress=tell, waiting=wait)
+                    workshop.restore(
+                        session, wanted, wish=wish, strength=power, mask=painted, progress=tell, waiting=wait
+                    )
             except Exception as error:
                 return kept(there(request), _line(error))
             if wanted != text:

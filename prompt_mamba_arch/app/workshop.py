@@ -16,6 +16,7 @@ from prompt_mamba_arch.app.turns import Turns
 from prompt_mamba_arch.app.wish import Understood, understand, write_request
 from prompt_mamba_arch.errors import UserError
 from prompt_mamba_arch.restore import MIN_TILE, Restorer
+from prompt_mamba_arch.text import Wish
 
 __all__ = ["Stopped", "Workshop"]
 
@@ -75,6 +76,7 @@ class Workshop:
         session: Session,
         prompt: str,
         *,
+        wish: Wish | None = None,
         strength: float = 1.0,
         mask: str = "",
         progress: Callable[[int, int], None] | None = None,
@@ -84,6 +86,7 @@ class Workshop:
 
         Args:
             prompt: what to do; "" for whatever is wrong.
+            wish: what the person has ticked: in place of what the prompt is read as, for a network that takes it.
             strength: 0 to 2.
             mask: the brushed region, as `read_mask` takes it.
             progress: called with (tiles done, tiles in all).
@@ -101,9 +104,9 @@ class Workshop:
                 raise Stopped("stopped; nothing was changed")
 
         with self._turns.turn(check, waiting):
-            return self._restore(session, prompt, strength, mask, progress, check)
+            return self._restore(session, prompt, wish, strength, mask, progress, check)
 
-    def _restore(self, session, prompt: str, strength: float, mask: str, progress, check) -> Version:
+    def _restore(self, session, prompt: str, wish: Wish | None, strength: float, mask: str, progress, check) -> Version:
         restorer, base = self.restorer, session.base
         height, width = base.pixels.shape[:2]
         region = read_mask(mask, (height, width))
@@ -126,7 +129,8 @@ class Workshop:
         top, bottom, left, right = (0, height, 0, width) if region is None else box_around(region)
         part = np.ascontiguousarray(pixels[top:bottom, left:right])
         tile = max(min(restorer.tile_side(part.shape[:2]), _TILE), MIN_TILE)
-        restored = restorer.restore(part, prompt or None, strength, tile, report)
+        asked = wish if wish is not None and restorer.told_wishes else prompt or None
+        restored = restorer.restore(part, asked, strength, tile, report)
         if region is not None:
             weight = soften(region, max(height, width) / _SOFT)[top:bottom, left:right]
             whole = np.array(pixels)

@@ -17,6 +17,7 @@ from prompt_mamba_arch.app import Limits
 from prompt_mamba_arch.app.session import Sessions
 from prompt_mamba_arch.app.workshop import Stopped
 from prompt_mamba_arch.errors import UserError
+from prompt_mamba_arch.text import Wish
 
 
 @pytest.fixture
@@ -219,3 +220,13 @@ def test_odd_prompts(workshop, session, name):
     known = workshop.understand(prompt)
     assert len(known.sentence) < 300 and "\n" not in known.sentence
     assert workshop.restore(session, prompt).pixels.shape == (70, 90, 3)
+
+
+def test_what_was_ticked_is_what_a_network_with_wishes_is_told(workshop, session):
+    told = []
+    workshop.restorer.restore = lambda image, asked, *rest: told.append(asked) or image
+    workshop.restore(session, "remove the rain, keep the haze", wish=Wish({"rain"}))
+    workshop.restorer.told_wishes = True
+    workshop.restore(session, "remove the rain, keep the haze", wish=Wish({"rain"}))
+    workshop.restore(session, "")
+    assert told == ["remove the rain, keep the haze", Wish({"rain"}), None]
