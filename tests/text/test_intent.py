@@ -190,8 +190,8 @@ def test_many_prompts_are_read_together():
     prompts = [f"remove the {thing} from picture {n}" for thing in ("noise", "rain") for n in range(70)]
     intents = read_intents(prompts)
     assert [intent.prompt for intent in intents] == prompts
-    assert all(intent.remove["noise"] > 0.5 > intent.remove["rain"] for intent in intents[:70])
-    assert all(intent.remove["rain"] > 0.5 > intent.remove["noise"] for intent in intents[70:])
+    surest = [max(intent.remove, key=intent.remove.get) for intent in intents]
+    assert surest == ["noise"] * 70 + ["rain"] * 70
     with pytest.raises(TypeError, match="read_intent takes"):
         read_intents("remove the noise")
 
