@@ -37,6 +37,8 @@ from prompt_mamba_arch.text.intent_network import ASKS, IntentHead, IntentNetwor
 TARGET = Path(__file__).resolve().parents[1] / "prompt_mamba_arch" / "text" / "intent.safetensors"
 BATCH = 64  # where nothing is trained
 WEIGHTS = (4.0, 1.5, 1.0, 2.0)  # of the four losses
+# Weights of what is asked for: with a request for restoration taken for something else, nothing is done at all.
+ASKED = {"restoration": 2.0, "nothing": 1.0, "unrelated": 1.0}
 RARE = {"nothing": 0.08, "everything": 0.06}  # share of the draws that are such requests and would else be others
 BINS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.000001)
 
@@ -109,7 +111,8 @@ def losses(logits: Sequence[Tensor], truth: Sequence[Tensor]) -> Tensor:
     go_or_stay = nn.functional.cross_entropy(role[places], keep[places].long(), reduction="sum")
     go_or_stay = go_or_stay / places.sum().clamp(min=1)
     whole = (bce(everything, every, reduction="none") * wish).sum() / wish.sum().clamp(min=1)
-    return torch.stack((spoken, go_or_stay, whole, nn.functional.cross_entropy(asks, asked)))
+    weight = torch.tensor([ASKED[name] for name in ASKS])
+    return torch.stack((spoken, go_or_stay, whole, nn.functional.cross_entropy(asks, asked, weight)))
 
 
 def predict(network: IntentNetwork, encoder: TextEncoder, texts: Sequence[str]) -> list[Tensor]:
@@ -151,6 +154,8 @@ def train(args: argparse.Namespace) -> None:
         hidden = torch.rand(mask.shape) < torch.rand(len(mask), 1) * 2 * args.word_dropout
         hidden[:, 0] = False  # [CLS]: something must be left
         loss = (losses(network(ids, mask * ~hidden), labels(batch)) * weights).sum()
+        if not loss.isfinite():
+            raise UserError(f"step {step}: the loss is no number; a smaller --lr may help")
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
@@ -359,7 +364,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--batch", type=int, default=32, metavar="N", help="requests a step")
     parser.add_argument("--start", type=Path, metavar="FILE", help="go on from what an earlier training wrote")
     parser.add_argument("--every", type=int, default=250, metavar="STEPS", help="between two looks at validation")
-    parser.add_argument("--val-count", type=int, default=1500, metavar="N", help="requests of the validation split")
+    parser.add_argument("--val-count", type=int, default=3000, metavar="N", help="requests of the validation split")
     parser.add_argument("--adapted", type=int, default=3, metavar="N", help="layers of the encoder that are adapted")
     parser.add_argument("--rank", type=int, default=16, help="of the adaptation")
     parser.add_argument("--width", type=int, default=64, help="of the head")
