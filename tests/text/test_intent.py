@@ -15,8 +15,10 @@ from prompt_mamba_arch.text import TextEncoder, describe, read_intent, read_inte
 from prompt_mamba_arch.text import intent as intent_module
 
 NAMED = {
+    "reduce the noise in the night sky": {"noise"},
+    "increase the resolution four times": {"lowres"},
+    "remove the scratches from grandma's old photo": {"holes"},
     "my pictures from the concert came out so grainy, please get rid of that": {"noise"},
-    "there's a lot of grain in the black areas of this one": {"noise"},
     "could you denoise this for me": {"noise"},
     "get rid of the coloured speckles": {"noise"},
     "I'd love to have the fog taken out of this valley": {"haze"},
@@ -55,10 +57,8 @@ NAMED = {
     "just brighten it, nothing else": {"lowlight"},
     "don't touch anything but the rain": {"rain"},
 }
-MISREAD = {  # by the shipped file: taken for no restoration
-    "reduce the noise in the night sky": {"noise"},
-    "increase the resolution four times": {"lowres"},
-    "remove the scratches from grandma's old photo": {"holes"},
+MISREAD = {  # by the shipped file: what is said of a place is taken for damage
+    "there's a lot of grain in the black areas of this one": {"noise"},
 }
 STAYING = {
     "take the noise out but keep the haze": ("noise", "haze"),
