@@ -54,8 +54,8 @@ def run(args: argparse.Namespace) -> int:
     photo = read_photo(args.input)
     full = np.iinfo(photo.pixels.dtype).max
     image = photo.pixels.astype(np.float32) / full
-    if image.shape[2] != 3:
-        raise Mistake(f"{args.input!r} must be a colour image without transparency")
+    if photo.alpha is not None:
+        raise Mistake(f"{args.input!r} must be an image without transparency")
     denoiser = pnp.as_denoiser(Restorer.from_pretrained(args.model, args.device), args.prompt)
     options = {"sigma": args.noise / 255, "algorithm": args.algorithm, "steps": args.steps, "seed": args.seed}
     if args.operator == "inpaint":

@@ -124,8 +124,12 @@ def option_files(name: str, network: Mapping, reads: bool, training: Mapping, im
             if not network.get("wishes", False):
                 train.pop("sentence_share", None)
         file = out / f"{opt['name']}.yml"
+        text = yaml.safe_dump(_plain(opt), sort_keys=False)
+        if file.exists() and file.read_text(encoding="utf-8") != text:
+            # a trial of a few steps would pass for the study
+            raise UserError(f"{str(out)!r} holds a training of {name} with other options; name another output")
         with replace_on_success(file) as path:
-            path.write_text(yaml.safe_dump(_plain(opt), sort_keys=False), encoding="utf-8")
+            path.write_text(text, encoding="utf-8")
         files.append(file)
     return files
 
@@ -136,6 +140,8 @@ def trained(name: str, files: Sequence[Path], training: Mapping, out: Path, tell
     known = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
     for file in files:
         if file.stem in known:
+            if not known[file.stem].get("finished", True):
+                break  # the hours are over
             continue
         spent = sum(one["seconds"] for one in known.values())
         start = time.perf_counter()

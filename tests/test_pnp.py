@@ -97,3 +97,11 @@ def test_the_command_says_what_is_missing(capsys):
     ):
         assert cli.main(["pnp", "-i", "none.png", "-o", "out.png", *words]) == 2
         assert said in capsys.readouterr().err
+
+
+def test_transparency_is_refused(tmp_path, capsys):
+    """Enlarging would leave the alpha channel at its old size."""
+    path = tmp_path / "clear.png"
+    Image.fromarray(np.full((8, 8, 4), 90, np.uint8)).save(path)
+    assert cli.main(["pnp", "-i", str(path), "-o", str(tmp_path / "out.png"), "--operator", "sr", "--scale", "2"]) == 2
+    assert "without transparency" in capsys.readouterr().err and not (tmp_path / "out.png").exists()

@@ -80,9 +80,12 @@ def read_plan(path: str | os.PathLike, force: Sequence[str] = ()) -> Plan:
         check_keys(task, TASK_KEYS, f"tasks.{key}")
         _number(task, "limit", f"tasks.{key}.limit")
         _number(task, "crop", f"tasks.{key}.crop")
+        _number(task, "border", f"tasks.{key}.border", 0)
         _prompt(task, f"tasks.{key}.prompt")
     for key, method in methods.items():
         _prompt(method, f"methods.{key}.prompt")
+        if not isinstance(method.get("only") or [], list):
+            raise UserError(f"methods.{key}.only must be a list of tasks, not {method['only']!r}")
         for only in method.get("only") or ():
             if only not in tasks:
                 raise UserError(f"methods.{key}.only names no task: {only!r}{did_you_mean(only, tasks)}")
@@ -96,6 +99,7 @@ def read_plan(path: str | os.PathLike, force: Sequence[str] = ()) -> Plan:
     if not 0 < bootstrap["confidence"] < 1:
         raise UserError(f"bootstrap.confidence must be between 0 and 1, not {bootstrap['confidence']!r}")
     _number(bootstrap, "samples", "bootstrap.samples")
+    _number(bootstrap, "seed", "bootstrap.seed", 0)
     report = _section(options, "report", {"examples": 2, "pixels": 160})
     cost = None
     if "cost" not in options or options["cost"] is not None:
@@ -142,10 +146,10 @@ def _section(options: Mapping, key: str, defaults: Mapping[str, Any]) -> dict[st
     return {**defaults, **given}
 
 
-def _number(options: Mapping, key: str, where: str) -> int | None:
+def _number(options: Mapping, key: str, where: str, least: int = 1) -> int | None:
     value = options.get(key)
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-        raise UserError(f"{where} must be a whole number from 1 on, not {value!r}")
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
+        raise UserError(f"{where} must be a whole number from {least} on, not {value!r}")
     return value
 
 

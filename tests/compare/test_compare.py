@@ -236,7 +236,10 @@ def test_mistakes(plan, run, tmp_path, root, capsys):
         ({"metrics": {"psnr": {"type": "calculate_pnsr"}}}, "did you mean 'calculate_psnr'"),
         ({"metrics": {"psnr": {"type": "calculate_psnr", "better": "more"}}}, "higher or lower"),
         ({"reference": "nett"}, "did you mean 'net'"),
+        ({"tasks": {"a": {"set": "noise25", "border": "4px"}}}, "border must be a whole number from 0"),
+        ({"methods": {"a": {"opencv": "median", "only": "noise25"}}}, "only must be a list of tasks"),
         ({"bootstrap": {"confidence": 95}}, "between 0 and 1"),
+        ({"bootstrap": {"seed": -1}}, "seed must be a whole number from 0"),
         ({"cost": {"sise": 3}}, "did you mean 'size'"),
     ):
         with pytest.raises(UserError, match=said):

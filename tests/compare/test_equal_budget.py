@@ -92,6 +92,9 @@ def test_the_study(script, study, tmp_path, monkeypatch, capsys):
 
     runs.clear()
     assert script.main(words) == 0 and not runs
+    capsys.readouterr()
+    assert script.main([*words, "--force_yml", "training:second=3"]) == 2  # what is there is no result of these options
+    assert "other options; name another output" in capsys.readouterr().err and not runs
 
 
 def _state(folder, run):
@@ -110,6 +113,8 @@ def test_the_clock_ends_a_training(script, tmp_path, monkeypatch):
     record = script.trained("a", files, {"hours": 1, "threads": 1}, tmp_path, told.append)
     assert list(record) == ["a_1"] and record["a_1"]["network"].endswith("net_g_200.pth")
     assert told == ["a: the hours were over at net_g_200.pth"]
+    again = script.trained("a", files, {"hours": 1, "threads": 1}, tmp_path, told.append)
+    assert again == record and len(told) == 1  # no second phase after the clock has ended the first
 
 
 def test_mistakes(script, study, tmp_path, capsys):
