@@ -23,7 +23,6 @@ from torch import nn
 from prompt_mamba_arch.ops import linear, scan_order, selective_scan_2d, sort_order
 
 NORM_EPS = 1e-6
-GATE_REACH = 0.85
 # What mixers and feed-forwards return: hidden features (B, H, W, inner), and the matrix that leads from them back to C
 # channels, (C, inner) or one for each image, (B, C, inner). The block multiplies its scale into the matrix.
 Branch = tuple[torch.Tensor, torch.Tensor]
@@ -54,16 +53,16 @@ class ZeroLinear(nn.Linear):
 
 
 class TextGate(ZeroLinear):
-    """The prompt's factors for channels: 1 at first, later from 0.15 to 1.85.
+    """The prompt's factors for channels: 1 at first, any number later.
 
-    They never close: where all channels are shut for a request, as they soon would be for every kind that is not
-    learned in the first hundreds of steps, no gradient is left to learn it by.
+    Not a sigmoid: it shuts all channels for every request that is not learned in the first hundreds of steps, and once
+    shut, no gradient is left to learn it by. And what sharpens is what smooths with the sign turned.
 
     (B, T) -> (B, outputs).
     """
 
     def forward(self, text: torch.Tensor) -> torch.Tensor:
-        return 1 + GATE_REACH * torch.tanh(super().forward(text) / 2)
+        return 1 + super().forward(text)
 
 
 def simple_gate(x: torch.Tensor) -> torch.Tensor:
