@@ -34,7 +34,7 @@ from prompt_mamba_arch.text import TextEncoder, Wish, read_intents, wish_vectors
 
 __all__ = ["PromptTwoPhaseModel"]
 
-_ABSENT_SHARE = 0.06  # of each kind that is not in an image: how often it is wished away all the same
+_ABSENT_SHARE = 0.01  # of each kind that is not in an image: how often it is wished away all the same
 
 
 @MODEL_REGISTRY.register()
