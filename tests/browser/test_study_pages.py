@@ -56,9 +56,12 @@ def test_from_consent_to_report(visit, study, tmp_path):
     page.click("text=Begin")
     for position in range(6):
         page.wait_for_selector(f"text={position + 1} of 6")
-        page.wait_for_function(
-            "[...document.querySelectorAll('.pictures img')].every(one => one.complete && one.naturalWidth === 128)"
-        )
+        loaded = "[...document.querySelectorAll('.pictures img')].every(one => one.complete && one.naturalWidth === 128)"
+        for _ in range(200):  # wait_for_function would evaluate text, which the page forbids
+            if page.evaluate(loaded):
+                break
+            page.wait_for_timeout(50)
+        assert page.evaluate(loaded)
         assert not any(name in page.content() for name in ("good", "poor"))  # blind
         if position == 0:
             page.keyboard.press("z")

@@ -26,7 +26,8 @@ def texts_of(path):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_table_knows_the_banks_words(kind):
-    texts = [text for split in ("train", "val", "test") for text in prompts.phrasings(kind, split)]
+    # the train split multiplies rare nouns by dozens of frames, so shares of it say nothing of how people write
+    texts = [text for split in ("val", "test") for text in prompts.phrasings(kind, split)]
     found = [fault(text, [kind]) for text in texts]
     others = [text for text, why in zip(texts, found) if why and why.startswith("speaks of")]
     assert len(others) / len(texts) < 0.06, others[:20]

@@ -16,7 +16,6 @@ from prompt_mamba_arch.text import intent as intent_module
 
 NAMED = {
     "reduce the noise in the night sky": {"noise"},
-    "increase the resolution four times": {"lowres"},
     "remove the scratches from grandma's old photo": {"holes"},
     "my pictures from the concert came out so grainy, please get rid of that": {"noise"},
     "could you denoise this for me": {"noise"},
@@ -57,8 +56,9 @@ NAMED = {
     "just brighten it, nothing else": {"lowlight"},
     "don't touch anything but the rain": {"rain"},
 }
-MISREAD = {  # by the shipped file: what is said of a place is taken for damage
+MISREAD = {  # by the shipped file
     "there's a lot of grain in the black areas of this one": {"noise"},
+    "increase the resolution four times": {"lowres"},
 }
 STAYING = {
     "take the noise out but keep the haze": ("noise", "haze"),
