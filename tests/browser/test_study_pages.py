@@ -56,7 +56,7 @@ def test_from_consent_to_report(visit, study, tmp_path):
     page.click("text=Begin")
     for position in range(6):
         page.wait_for_selector(f"text={position + 1} of 6")
-        loaded = "[...document.querySelectorAll('.pictures img')].every(one => one.complete && one.naturalWidth === 128)"
+        loaded = "[...document.querySelectorAll('.pictures img')].every(i => i.complete && i.naturalWidth === 128)"
         for _ in range(200):  # wait_for_function would evaluate text, which the page forbids
             if page.evaluate(loaded):
                 break
