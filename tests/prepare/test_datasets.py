@@ -33,7 +33,7 @@ PLACES = {
     "bsd400-wed": ("BSD400-WED", ["BSD400_WED"]), "rain100": ("Rain100", ["Rain100L"]),
     "rain13k": ("Rain13K", ["Rain13K"]), "reside": ("RESIDE", ["RESIDE"]), "lol": ("LOL", ["LOL"]),
     "cdd11": ("CDD-11", ["CDD11"]), "universal": ("universal", ["universal"]), "sr-benchmarks": ("SR", []),
-    "pairs": ("mine", ["pairs"]),
+    "photographs": ("photographs", ["photographs_SRx4"]), "pairs": ("mine", ["pairs"]),
 }  # fmt: skip
 SMALL = {"size": "tiny", "dim": 8, "enc_blocks": [1], "middle_blocks": 1, "dec_blocks": [1], "mixers": ["conv", "scan"]}
 
@@ -142,7 +142,7 @@ def test_prepares_what_is_whole_and_says_what_is_not(name, made):
     elif one.lonely:
         stem = Path(one.lonely[2]).stem
         assert any(stem in line and line.endswith("missing") for line in told.splitlines()), told
-    if name not in ("universal", "pairs"):
+    if name not in ("universal", "photographs", "pairs"):
         assert "are published" in told
     assert snapshot(one.source) == one.before
     for subset, keys in one.left().items():
@@ -190,7 +190,7 @@ RUNS = [(name, stem) for name, (_, stems) in PLACES.items() for stem in stems]
 @pytest.mark.parametrize(("name", "stem"), RUNS, ids=[stem for _, stem in RUNS])
 def test_trains_with_its_option_file(name, stem, backend, made, tmp_path, monkeypatch, capsys):
     one = made(name)
-    if name in ("div2k", "flickr2k", "lsdir"):
+    if name in ("div2k", "flickr2k", "lsdir", "photographs"):
         made("sr-benchmarks")
     monkeypatch.chdir(one.root)
     opt = small(read_option_file(OPTIONS / f"train/PromptMamba/datasets/train_{stem}.yml"), backend)

@@ -318,6 +318,13 @@ TREES: dict[str, Tree] = {
             "manga109": {n: {"gt": f"benchmark/Manga109/HR/{n}.png"} for n in ("AisazuNihaIrarenai",)},
         }
     ),
+    "photographs": Tree(
+        {
+            "train": {
+                f"{folder}-{n}": {"gt": f"{folder}/{n}.png"} for folder in ("holiday", "garden") for n in ("0001", "0002")
+            }
+        }
+    ),
     "pairs": Tree(
         {
             "train": {
