@@ -36,9 +36,12 @@ class Pattern:
         self.fields = tuple(dict.fromkeys(name for name, _ in _FIELD.findall(text) if name))
         # some field reaches over folders: the folder's part and the name's cannot be told apart
         self._deep = any(body == "**" or "/" in body for _, body in _FIELD.findall(text))
+        first = _FIELD.match(text)
+        self._everything = first is not None and first[2] == "**"  # whatever lies in the source, from its root on
         seen: set[str] = set()
         if self._deep:
-            self._path = re.compile(_BASE + _regex(text, seen), re.IGNORECASE)
+            base = "(?P<base>)" if self._everything else _BASE
+            self._path = re.compile(base + _regex(text, seen), re.IGNORECASE)
         else:
             self._folder = re.compile(_BASE + (_regex(folder + "/", seen) if folder else ""), re.IGNORECASE)
             self._name = re.compile(_regex(name, seen), re.IGNORECASE)
@@ -51,6 +54,7 @@ class Pattern:
             above: the names of the folders that these lie in, as the pattern may begin there.
         """
         found: dict[str, dict[tuple[str, ...], str]] = {}
+        above = "" if self._everything else above
         for folder, names in folders.items():
             outer = None if self._deep else self._folder.fullmatch(above + folder)
             if not self._deep and outer is None:

@@ -16,23 +16,31 @@ BLUR = "blur"  # named without saying which
 # Beginnings of words, as regular expressions; "\b" at the end is for whole words. "Dots", "spots", "lines" and the like
 # belong to several kinds and count for none of them alone.
 WORDS: Mapping[str, str] = {
-    "noise": r"(?<!mosquito )(?<!compression )(?<!jpeg )(?:nois|denois|grain|grit|speck|despeck|static\b)|iso\b",
+    "noise": r"(?<!mosquito )(?<!compression )(?<!jpeg )(?:nois|denois|grain|grit|speck|despeck|static\b)|iso\b|pepper|"
+    r"mottl|stippl|sandy|sandiness|sandpaper|granular|flecks|(?:hot|stuck|stray|random) pixels?|colou?red dots|"
+    r"sensor dots|random dots",
     "defocus": r"(?:de|un|mis|re|out[- ]?of[- ]?|auto)?-?focus|focal|bokeh|depth of field|lens (?:blur|soft)",
     "motion": r"motion|movement|mov(?:ed|ing)\b|shak(?:e|y|in)|shook|tremb|ghosting|smear of|wobbl|jitter|panning|"
     r"tripod",
     BLUR: r"(?:un|de)?blur|(?:un)?sharp|crisp|fuzz|soft(?:ness|\b)|smear",
-    "jpeg": r"jpe?g|compress|decompress|(?:de)?block(?!(?:s|ing) (?:the|my|every|part|out))|artifact|artefact|mosquito|"
-    r"ringing|banding|codec|squares\b",
+    "jpeg": r"jpe?g|compress|decompress|(?<!scaling )art[ie]fact|mosquito|ringing|banding|codec|deblock|"
+    r"(?<!missing )(?<!corrupted )block(?!(?:s|ing) (?:the|my|every|part|out)|y pix)|"
+    r"(?<!missing )(?<!empty )(?<!cut-out )squares\b",
     "lowres": r"resol|(?:lo|low|high|hi)[- ]?res\b|(?:super|up)[- ]?(?:res|scal|sampl)|down[- ]?(?:scal|sampl)|enlarg|"
-    r"(?:un)?pixel(?:at|is|iz)|pixel density|(?:big|coarse|visible|large|chunky) pixels|of pixels|bigger|larger|jagg|"
-    r"thumbnail|[248]k\b",
+    r"(?:un)?pixel(?:at|is|iz)|pixel (?:density|number|grid|steps)|of pixels|bigger|larger|jagg|thumbnail|[248]k\b|"
+    r"(?:big|coarse|visible|large|chunky|few|giant|huge|fewer|more|blocky) pixels|(?:anti-?)?alias|stair|resiz|shrunk|"
+    r"(?:under|sub)-?sampl|interpolat|nearest[- ]neighbou?r|shrink|dpi\b|small (?:format|size|version|copy)|tiny size|"
+    r"(?:low|more|high|higher|poor|lack of) (?:definition|detail)",
     "rain": r"(?:de)?rain|drizz|downpour|storm|thunderstorm|shower|wet\b|water ?(?:drop|streak)|drops? of|pouring",
     "haze": r"(?:de)?(?:haz|fog)|mist(?!ak)|smog|smoke|smoky|murk|milky|veil|pollut|visibility",
-    "lowlight": r"(?<!murky )(?:dark|bright|light(?:en|er\b|ing|s\b)|night|(?:under-?)?expos|dim\b|dimness|gloom|"
-    r"illumin|shadow|lit\b|relight)|"
+    "lowlight": r"(?<!murky )(?:dark(?! (?:area|part))|bright|light(?:en|er\b|ing|s\b)|night(?! shot)|"
+    r"(?:under-?)?expos|dim\b|dimness|gloom|illumin|(?<!in the )(?<!noisy )shadow|lit\b|relight)|"
     r"(?:low|more|bad|poor|dim|little|no|enough|insufficient|lack of|missing|without)[- ]?light\b",
-    "holes": r"hole|missing (?!res|light|flash)|inpaint|watermark|scratch|text\b|letters?\b|logo|caption|stamp\b|torn|"
-    r"tear|crack|blank|empty|gap|mask|scribbl|stain|strokes?|crease|lettering|writing|overlay|damaged|(?:lost|cover)\b",
+    "holes": r"hole|missing (?!res|light|flash|pixels of)|inpaint|watermark|scratch|(?<!pixelated )text\b|letters?\b|"
+    r"logo|caption|stamp\b|torn|tear|crack|blank|empty|gap|mask|scribbl|stain|strokes?|crease|lettering|writing|"
+    r"overlay|damaged|lost (?!res|detail)|cover(?:ed)?\b|erased (?:area|part|patch|region)|rectangle|cut-?outs?\b|"
+    r"corrupted (?:area|part|block|square|patch)|dust\b|dirt|folds?\b|paint\b|ink\b|crayon|marker|drawn|emulsion|"
+    r"dead (?:area|part)|(?:black|white|gr[ae]y) (?:patch|part|area|box|bar|rect|line|mark)",
 }  # fmt: skip
 _PATTERNS = {name: re.compile(rf"\b(?:{words})") for name, words in WORDS.items()}
 _BLURS = ("defocus", "motion")

@@ -321,7 +321,8 @@ TREES: dict[str, Tree] = {
     "photographs": Tree(
         {
             "train": {
-                f"{folder}-{n}": {"gt": f"{folder}/{n}.png"} for folder in ("holiday", "garden") for n in ("0001", "0002")
+                f"{folder}-{n}": {"gt": f"{folder}/{n}.png"}
+                for folder in ("holiday", "garden") for n in ("0001", "0002")
             }
         }
     ),

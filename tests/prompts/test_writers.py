@@ -24,10 +24,7 @@ def texts_of(path):
 # ---- words ---------------------------------------------------------------------------------------------------------
 
 
-_NOT_YET = pytest.mark.xfail(reason="the table knows too few words of the larger bank for this kind", strict=True)
-
-
-@pytest.mark.parametrize("kind", [pytest.param(k, marks=_NOT_YET) if k in ("lowres", "holes") else k for k in KINDS])
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_table_knows_the_banks_words(kind):
     texts = [text for split in ("train", "val", "test") for text in prompts.phrasings(kind, split)]
     found = [fault(text, [kind]) for text in texts]
