@@ -198,8 +198,7 @@ def _tell_understood(prompts: Sequence[str], voice: _Voice) -> None:
         return
     for intent in intents:
         of = f" by {_quoted(intent.prompt)}" if len(prompts) > 1 else ""
-        meant = max(intent.asks, key=intent.asks.get)
-        more = "" if meant == "restoration" else "; little or nothing should change"
+        more = "" if intent.meant == "restoration" else "; little or nothing should change"
         voice.tell(f"I understood{of}: {describe(intent)}{more}")
 
 

@@ -70,7 +70,7 @@ def understand(prompt: str) -> Understood:
 
 
 def _understood(intent: Intent) -> Understood:
-    asks = max(intent.asks, key=intent.asks.get)
+    asks = intent.meant
     keep = tuple(kind for kind in KINDS if intent.keep.get(kind, 0) >= _HALF)
     remove = ()
     if asks == "restoration":

@@ -32,6 +32,8 @@ _WORDS = {
     "holes": "missing or covered parts",
 }
 _BLURS = ("defocus", "motion")
+# so sure must it be that nothing, or no restoration, is asked for: who is misread so gets nothing at all
+_CERTAIN = 0.7
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,13 @@ class Intent:
     def is_restoration(self) -> float:
         """That something shall be restored: neither "leave it as it is" nor "what is the time?"."""
         return self.asks["restoration"]
+
+    @property
+    def meant(self) -> str:
+        """The one of `asks` that is acted on: in doubt restoration, as doing nothing is the worse mistake."""
+        if self.asks["restoration"] >= 1 - _CERTAIN:
+            return "restoration"
+        return "nothing" if self.asks["nothing"] >= self.asks["unrelated"] else "unrelated"
 
 
 def read_intent(prompt: str) -> Intent:
@@ -90,15 +99,14 @@ def read_intents(prompts: Sequence[str]) -> list[Intent]:
 
 def describe(intent: Intent) -> str:
     """One plain sentence: "remove noise (0.97), keep motion blur"; "this does not ask for restoration (0.98)"."""
-    asks = max(intent.asks, key=intent.asks.get)
     if not intent.prompt.strip():
         return "remove whatever is wrong (no prompt)"
-    if asks == "unrelated":
-        return f"this does not ask for restoration ({intent.asks[asks]:.2f})"
+    if intent.meant == "unrelated":
+        return f"this does not ask for restoration ({intent.asks['unrelated']:.2f})"
     keep = _named({kind: value for kind, value in intent.keep.items() if value >= 0.5})
     staying = f", keep {', '.join(keep)}" if keep else ""
-    if asks == "nothing":
-        return f"leave the photograph as it is ({intent.asks[asks]:.2f}){staying}"
+    if intent.meant == "nothing":
+        return f"leave the photograph as it is ({intent.asks['nothing']:.2f}){staying}"
     if intent.everything >= 0.5:
         return f"remove whatever is wrong ({intent.everything:.2f}){staying}"
     going = _named({kind: value for kind, value in intent.remove.items() if value >= 0.5})

@@ -22,8 +22,6 @@ __all__ = ["WISHES", "Wish", "wish_vectors"]
 
 # The order is part of trained networks: append, never reorder.
 WISHES = ("noise", "defocus", "motion", "jpeg", "lowres", "rain", "haze", "lowlight", "holes")
-# as sure must it be that nothing, or no restoration, is asked for: who is misread so gets nothing at all
-_CERTAIN = 0.7
 _PHRASES = {
     "defocus": "the focus blur",
     "motion": "the motion blur",
@@ -60,7 +58,7 @@ class Wish:
     def of(cls, intent: Intent) -> Wish:
         """The likeliest wish; in doubt rather to do something than nothing. A restoration that is asked for, but not
         clearly of what, is of the likeliest kind."""
-        if intent.asks["restoration"] < 1 - _CERTAIN:
+        if intent.meant != "restoration":
             return cls(())
         staying = any(value >= 0.5 for value in intent.keep.values())
         if intent.everything >= 0.5 and not staying:

@@ -7,12 +7,12 @@ import torch
 
 from prompt_mamba_arch.data.kinds import KINDS
 from prompt_mamba_arch.errors import UserError
-from prompt_mamba_arch.text import WISHES, Intent, Wish, read_intent, wish_vectors
+from prompt_mamba_arch.text import WISHES, Intent, Wish, describe, read_intent, wish_vectors
 
 
 def intent(remove=(), keep=(), everything=0.0, asks="restoration") -> Intent:
     return Intent(
-        prompt="",
+        prompt="a sentence",
         remove={kind: 0.9 if kind in remove else 0.1 for kind in KINDS},
         keep={kind: 0.9 if kind in keep else 0.1 for kind in KINDS},
         everything=everything,
@@ -64,9 +64,9 @@ def test_of_an_intent(read, wish):
 def test_a_doubtful_reading_is_rather_a_restoration():
     doubtful = intent({"noise"})
     doubtful.asks.update(restoration=0.4, unrelated=0.6)
-    assert Wish.of(doubtful) == Wish({"noise"})
+    assert Wish.of(doubtful) == Wish({"noise"}) and describe(doubtful).startswith("remove noise")
     doubtful.asks.update(restoration=0.2, unrelated=0.8)
-    assert Wish.of(doubtful) == Wish(())
+    assert Wish.of(doubtful) == Wish(()) and "does not ask for restoration" in describe(doubtful)
 
 
 def test_a_restoration_of_nothing_clear_is_of_the_likeliest_kind():
