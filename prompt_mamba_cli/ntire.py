@@ -73,12 +73,13 @@ def run(args: argparse.Namespace) -> int:
     from prompt_mamba_arch.checkpoint_files import load_network
     from prompt_mamba_arch.ntire import install_submission, write_submission
 
-    net, _ = load_network(args.checkpoint, args.opt)
+    net, phase = load_network(args.checkpoint, args.opt)
     embedding = None
     if args.prompt is not None and args.prompt.strip():
-        from prompt_mamba_arch.text import TextEncoder
+        from prompt_mamba_arch.restore import Restorer
 
-        embedding = TextEncoder().encode([args.prompt])[0]
+        # what the network is told: the sentence's embedding, or the wish that the sentence was read to be
+        embedding = Restorer(net, name=args.checkpoint, device="cpu", phase=phase).embed(args.prompt)
     written = write_submission(folder, args.track, args.team, args.name, net, embedding)
     print(f"written to {str(folder)!r}: {', '.join(path.relative_to(folder).as_posix() for path in written.files)}")
     if template is not None:
@@ -150,7 +151,7 @@ def _tell_measures(args: argparse.Namespace, found, device: str) -> None:
         print(f"  {name:<12} {text}")
 
 
-def _results(args: argparse.Namespace, net, source: Path, target: Path) -> float:
+def _results(args: argparse.Namespace, net, source: Path, target: Path):
     from tqdm import tqdm
 
     from prompt_mamba_arch.data import ImageSource

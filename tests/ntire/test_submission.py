@@ -33,6 +33,7 @@ from prompt_mamba_arch.ntire import (
 from prompt_mamba_arch.ntire.factsheet import escaped
 from prompt_mamba_arch.ntire.measures import _fvcore
 from prompt_mamba_arch.restore import Restorer
+from prompt_mamba_arch.text import TextEncoder, Wish
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -134,9 +135,13 @@ def save(net, path):
     return path
 
 
-@pytest.mark.parametrize(("track", "prompt"), [("esr", None), ("dn50", "remove the noise")])
-def test_the_organisers_harness_takes_it_unchanged(tmp_path, run, low, track, prompt):
-    net = network(upscale=4) if track == "esr" else network(enc_blocks=[1], dec_blocks=[1], mixers=["conv", "scan"])
+@pytest.mark.parametrize(
+    ("track", "prompt", "wishes"),
+    [("esr", None, False), ("dn50", "remove the noise", False), ("dn50", "denoise", True)],
+)
+def test_the_organisers_harness_takes_it_unchanged(tmp_path, run, low, track, prompt, wishes):
+    config = {"upscale": 4} if track == "esr" else {"enc_blocks": [1], "dec_blocks": [1], "mixers": ["conv", "scan"]}
+    net = network(**config, wishes=wishes)
     template, out = tmp_path / "organisers", tmp_path / "out"
     template.mkdir()
     (template / "test_demo.py").write_text(HARNESS)
@@ -144,6 +149,9 @@ def test_the_organisers_harness_takes_it_unchanged(tmp_path, run, low, track, pr
     arguments += ["-o", out, "--template", template, "-i", low, "--device", "cpu", "--extra-data"]
     told, _ = run(*arguments, *(["-p", prompt] if prompt else []))
     assert "team07_PromptMamba.zip" in told and "results written" in told
+    if prompt:
+        sent = torch.load(out / "model_zoo" / "team07_promptmamba.pth")["prompt"][0]
+        torch.testing.assert_close(sent, Wish({"noise"}).vector(384) if wishes else TextEncoder().encode([prompt])[0])
 
     # from the archive, as it is sent, in place of what --template has put there
     with zipfile.ZipFile(out / "team07_PromptMamba.zip") as archive:
