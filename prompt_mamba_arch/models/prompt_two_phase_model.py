@@ -206,6 +206,7 @@ class PromptTwoPhaseModel(SRModel):
         # a target in which something is left to remove belongs to its prompt: without one it would teach to leave it
         self.partial = (data["present"] > data["remove"]).any(1) if {"remove", "present"} <= set(data) else None
         self.kinds = (data["remove"], data["present"]) if self.partial is not None else None
+        self.recipes = list(data.get("recipe", ()))
 
     def optimize_parameters(self, current_iter: int) -> None:
         dice = self._seed_iteration(current_iter)
@@ -272,12 +273,13 @@ class PromptTwoPhaseModel(SRModel):
         prompts = self.text_encoder.encode(written)
         told = wished & ~blind
         if told.any():
-            wishes = self._training_wishes(dice)
-            prompts[told] = wish_vectors((w for w, tell in zip(wishes, told.tolist()) if tell), prompts.shape[1])
+            wishes = self._training_wishes(dice, told.tolist())
+            prompts[told] = wish_vectors((wish for wish in wishes if wish is not None), prompts.shape[1])
         return prompts.to(self.device)
 
-    def _training_wishes(self, dice: torch.Generator) -> list[Wish]:
-        """What should go of each image, and now and then a kind that is not there."""
+    def _training_wishes(self, dice: torch.Generator, told: list[bool]) -> list[Wish | None]:
+        """What should go of each image, and now and then a kind that is not there; None where it is not told. Where the
+        data does not say, its prompt is read."""
         if self.kinds is None:
             raise UserError(
                 f"dataset {self.opt['datasets']['train']['name']!r} does not say what its prompts ask to remove, which "
@@ -288,7 +290,15 @@ class PromptTwoPhaseModel(SRModel):
         # a dark photograph has its own noise, which is not the kind "noise" but looks like it
         absent[:, KINDS.index("noise")] &= ~present[:, KINDS.index("lowlight")]
         extra = absent & (torch.rand(present.shape, generator=dice) < _ABSENT_SHARE)
-        return [Wish(kind for kind, go in zip(KINDS, row) if go) for row in (remove | extra).tolist()]
+        said = (remove | present).any(1).tolist()
+        recipes = self.recipes or [""] * len(said)  # that of an image without damage is empty, but there is one
+        silent = [tell and not (known or recipe) for tell, known, recipe in zip(told, said, recipes)]
+        read = iter(read_intents([prompt for prompt, quiet in zip(self.prompts, silent) if quiet]))
+        wishes = [
+            Wish.of(next(read)) if quiet else Wish(kind for kind, go in zip(KINDS, row) if go)
+            for quiet, row in zip(silent, (remove | extra).tolist())
+        ]
+        return [wish if tell else None for wish, tell in zip(wishes, told)]
 
     def _wanted_kinds(self, prompts: Tensor) -> tuple[Tensor, Tensor]:
         """`remove` (B, kinds), and for which rows (B,) it holds: those with a prompt, of images of known damage."""
