@@ -134,7 +134,7 @@ def _check_number(
     if value is None:
         return
     good = isinstance(value, (int, float)) and not isinstance(value, bool) and least <= value <= most
-    good = good and (not whole or value == int(value))  # BasicSR's option files write 4e5 iterations
+    good = good and (not whole or float(value).is_integer())  # BasicSR's option files write 4e5 iterations
     if not good or (above and value == least) or (below and value == most):
         start = "greater than" if above else "from"
         end = "" if most == float("inf") else f" and less than {most}" if below else f" to {most}"

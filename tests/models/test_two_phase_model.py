@@ -796,6 +796,8 @@ def test_a_metric_that_is_not_finite_is_left_out_of_the_mean():
         (lambda o: o["train"].update(prompt_dropout=1.5), "prompt_dropout must be a number from 0 to 1, not 1.5"),
         (lambda o: o["train"].update(ema_decay=1), "ema_decay must be a number from 0 and less than 1, not 1"),
         (lambda o: o["train"].update(grad_clip=0), "grad_clip must be a number greater than 0, not 0"),
+        (lambda o: o["train"].update(total_iter=math.inf), "total_iter must be a whole number from 0, not inf"),
+        (lambda o: o["val"].update(self_ensemble=1), "val.self_ensemble must be true or false, not 1"),
         (lambda o: o["train"].update(accumulate=8), "a batch of 4 .* has no 8 parts"),
         (lambda o: o["train"].update(amp="half"), "'half' is not one of none, bf16, fp16"),
         (lambda o: o["train"].pop("pixel_opt"), "train has no loss"),
