@@ -73,9 +73,7 @@ def sheet(rows: list[list[tuple[np.ndarray, str]]]) -> Image.Image:
     """Rows of (float32 picture, caption)."""
     height, width = rows[0][0][0].shape[:2]
     gap, line = 6, 20
-    page = Image.new(
-        "RGB", (gap + (width + gap) * max(map(len, rows)), gap + (height + line + gap) * len(rows)), PAPER
-    )
+    page = Image.new("RGB", (gap + (width + gap) * max(map(len, rows)), gap + (height + line + gap) * len(rows)), PAPER)
     pen, font = ImageDraw.Draw(page), ImageFont.load_default(11)
     for r, row in enumerate(rows):
         for c, (picture, caption) in enumerate(row):
