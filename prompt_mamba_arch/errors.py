@@ -39,7 +39,9 @@ def check_keys(section: Mapping, allowed: Iterable[str], where: str) -> None:
     allowed = list(allowed)
     for key in section:
         if key not in allowed:
-            hint = did_you_mean(key, allowed) or f"; valid keys are {', '.join(sorted(allowed))}"
+            hint = did_you_mean(key, allowed) or (
+                f"; valid keys are {', '.join(sorted(allowed))}" if allowed else "; it has none to be set"
+            )
             raise UserError(f"unknown key {key!r} in {where}{hint}")
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from prompt_mamba_arch.checkpoint_files import load_network, shipped_models
+from prompt_mamba_arch.ensemble import self_ensemble
 from prompt_mamba_arch.errors import UserError, one_line
 from prompt_mamba_arch.memory import free_memory, is_out_of_memory
 from prompt_mamba_arch.ops import available_backends
@@ -275,7 +276,10 @@ class Restorer:
         """(h, w, 3) float32 -> the same, enlarged by `upscale`."""
         # copied, for networks that compute in place
         x = torch.from_numpy(image.transpose(2, 0, 1).copy())[None].to(self.device)  # (1, 3, h, w)
-        forward = self._ensemble if ensemble else self.forward
+
+        def forward(x: torch.Tensor, text: torch.Tensor | None) -> torch.Tensor:
+            return self_ensemble(lambda seen: self.forward(seen, text), x) if ensemble else self.forward(x, text)
+
         with torch.inference_mode():
             if strength == 1:
                 y = forward(x, text)
@@ -285,17 +289,6 @@ class Restorer:
                     base = torch.nn.functional.interpolate(x, scale_factor=self.upscale, mode="bicubic")
                 y = base if strength == 0 else torch.lerp(base, forward(x, text).to(base), strength)
             return y[0].permute(1, 2, 0).float().cpu().numpy()
-
-    def _ensemble(self, x: torch.Tensor, text: torch.Tensor | None) -> torch.Tensor:
-        """The mean of what the network says to the eight symmetric versions of x (Timofte et al. 2016)."""
-        total = None
-        for turns in range(4):
-            for mirrored in (False, True):
-                seen = torch.rot90(x.flip(-1) if mirrored else x, turns, (-2, -1))
-                y = torch.rot90(self.forward(seen.contiguous(), text), -turns, (-2, -1))
-                y = (y.flip(-1) if mirrored else y).float()
-                total = y if total is None else total + y
-        return total / 8
 
     def forward(self, x: torch.Tensor, text: torch.Tensor | None = None) -> torch.Tensor:
         """One pass of the network, padded as it needs it: (1, 3, h, w) -> the same, enlarged by `upscale`."""

@@ -40,6 +40,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--target", metavar="FOLDER", help="what the results should be: also tell PSNR")
     parser.add_argument(
+        "--perceptual", action="store_true",
+        help="with --target, for sr_x4: also tell the score of the perceptual track, through pyiqa",
+    )  # fmt: skip
+    parser.add_argument(
         "--measure", action="store_true",
         help="tell parameters, operations, activations and time for 256 x 256 pixels, and the score of esr",
     )  # fmt: skip
@@ -70,15 +74,19 @@ def run(args: argparse.Namespace) -> int:
     if args.target is not None and not Path(args.target).expanduser().is_dir():
         raise Mistake(f"no such folder: {args.target!r}")
 
+    if args.perceptual and (args.track != "sr_x4" or args.target is None):
+        raise Mistake("--perceptual is the score of track sr_x4, and compares with --target")
+
     from prompt_mamba_arch.checkpoint_files import load_network
     from prompt_mamba_arch.ntire import install_submission, write_submission
 
-    net, _ = load_network(args.checkpoint, args.opt)
+    net, phase = load_network(args.checkpoint, args.opt)
     embedding = None
     if args.prompt is not None and args.prompt.strip():
-        from prompt_mamba_arch.text import TextEncoder
+        from prompt_mamba_arch.restore import Restorer
 
-        embedding = TextEncoder().encode([args.prompt])[0]
+        # what the network is told: the sentence's embedding, or the wish that the sentence was read to be
+        embedding = Restorer(net, name=args.checkpoint, device="cpu", phase=phase).embed(args.prompt)
     written = write_submission(folder, args.track, args.team, args.name, net, embedding)
     print(f"written to {str(folder)!r}: {', '.join(path.relative_to(folder).as_posix() for path in written.files)}")
     if template is not None:
@@ -86,9 +94,16 @@ def run(args: argparse.Namespace) -> int:
         print(f"put into {args.template!r}: python {script} --model_id {args.team} runs it")
     if source is not None:
         target = folder / f"{written.archive.stem}_results.zip"
-        results = _results(args, net, source, target)
+        perceptual = None
+        if args.perceptual:
+            from prompt_mamba_arch.ntire import PerceptualScore
+
+            perceptual = PerceptualScore(args.device)
+        results = _results(args, net, source, target, perceptual)
         line = f"results written to {str(target)!r}: {results.seconds:.3f} s for an image"
         print(line if results.psnr is None else f"{line}, PSNR {results.psnr:.2f} dB")
+        if perceptual is not None:
+            _tell_perceptual(perceptual)
     if args.measure or args.factsheet:
         measures, device = _measured(args, written.network)
         if args.measure:
@@ -150,7 +165,17 @@ def _tell_measures(args: argparse.Namespace, found, device: str) -> None:
         print(f"  {name:<12} {text}")
 
 
-def _results(args: argparse.Namespace, net, source: Path, target: Path) -> float:
+def _tell_perceptual(perceptual) -> None:
+    for reason in perceptual.missing.values():
+        print(f"left out: {reason}")
+    score = perceptual.score()
+    told = ", ".join(f"{name} {value:.4f}" for name, value in perceptual.means().items())
+    print(
+        f"perceptual score {'none, as metrics are missing' if score is None else f'{score:.4f}'}: {told or 'nothing'}"
+    )
+
+
+def _results(args: argparse.Namespace, net, source: Path, target: Path, perceptual):
     from tqdm import tqdm
 
     from prompt_mamba_arch.data import ImageSource
@@ -175,6 +200,7 @@ def _results(args: argparse.Namespace, net, source: Path, target: Path) -> float
             description=args.description or f"{args.name}, a PromptMamba network",
             targets=targets,
             luma=args.track == "sr_x4",
+            perceptual=perceptual,
             progress=progress,
         )
 

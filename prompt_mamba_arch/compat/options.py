@@ -238,6 +238,14 @@ def _check_types(opt: Mapping, is_train: bool) -> None:
         raise UserError(f"model_type: {exc}") from None
     if hasattr(model, "check_options"):  # a model may know more about its sections
         model.check_options(opt, is_train)
+    for key, value in opt["path"].items():
+        if isinstance(value, list) and key.startswith("pretrain_network"):
+            if not getattr(model, "averages_networks", False):
+                raise UserError(f"path.{key}: {opt['model_type']} takes one file; PromptTwoPhaseModel averages several")
+            if not value:
+                raise UserError(f"path.{key} is an empty list; name a file, or write ~ for none")
+    if _section(opt, "val.self_ensemble") and model.__module__.startswith("basicsr."):
+        raise UserError(f"val.self_ensemble: {opt['model_type']} knows no such thing; PromptTwoPhaseModel does")
     if issubclass(model, SRModel) and "network_g" not in opt:
         raise UserError(f"the option file has no section 'network_g'{did_you_mean('network_g', opt)}")
     for key, section in opt.items():
@@ -282,11 +290,19 @@ def _check_paths(opt: dict, root: str) -> None:
             raise UserError(
                 f"unknown key {key!r} in path{did_you_mean(key, valid) or '; valid are ' + ', '.join(valid)}"
             )
-        if isinstance(value, str) and (key == "resume_state" or key.startswith("pretrain_network")):
-            found = [p for p in (Path(value).expanduser(), Path(root, value).expanduser()) if p.exists()]
-            if not found:
-                raise UserError(f"path.{key}: there is no file {value!r}")
-            opt["path"][key] = str(found[0])
+        if key == "resume_state" or key.startswith("pretrain_network"):
+            if isinstance(value, str):
+                opt["path"][key] = _found(value, root, key)
+            elif isinstance(value, list):
+                opt["path"][key] = [_found(file, root, key) for file in value]
+
+
+def _found(file: object, root: str, key: str) -> str:
+    """The file, from here or from the root folder."""
+    found = [path for path in (Path(str(file)).expanduser(), Path(root, str(file)).expanduser()) if path.exists()]
+    if not found:
+        raise UserError(f"path.{key}: there is no file {file!r}")
+    return str(found[0])
 
 
 def check_options(opt: dict, root: str, is_train: bool) -> None:
@@ -391,7 +407,11 @@ def mend_parse_options() -> None:
                 ),
             ),
         ):
+            # BasicSR expands ~ in a path, and fails on a list of them
+            lists = {key: value for key, value in opt["path"].items() if isinstance(value, list)}
+            opt["path"].update(dict.fromkeys(lists))
             opt, basicsr_args = original(root_path, is_train)
+            opt["path"].update(lists)
         basicsr_args.force_yml = args.force_yml or None
         return opt, basicsr_args
 

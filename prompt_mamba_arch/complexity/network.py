@@ -49,6 +49,8 @@ def open_network(spec: str, device: str | torch.device = "auto", *, tell=warning
     weights = (options.get("path") or {}).get("pretrain_network_g")
     if weights is None:
         return _untrained(network, f"network_g in {spec!r}", spec, device, tell)
+    if isinstance(weights, list):  # whose mean is tested; it costs what each of them does
+        weights = weights[0]
     net, phase = load_network(weights, network)
     return Restorer(net, name=spec, device=device, phase=phase)
 

@@ -54,6 +54,8 @@ class ImageSource:
     ):
         self.root = os.path.expanduser(os.fspath(root))
         self.label = label
+        if io_backend is not None and not isinstance(io_backend, Mapping):
+            raise UserError(f"io_backend must be a section such as {{type: lmdb}}, not {io_backend!r}")
         backend = dict(io_backend or {"type": "disk"})
         self.backend = backend.pop("type", "disk")
         self._cache: dict[str, np.ndarray] | None = {} if backend.pop("cache", False) else None

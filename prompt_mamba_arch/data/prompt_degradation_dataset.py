@@ -237,6 +237,8 @@ class PromptDegradationDataset(Dataset):
         size = self.gt_size
         height, width = image.shape[:2]
         if self.multiple is not None and not self.training:
+            if min(height, width) < self.multiple:
+                raise UserError(f"image '{key}' is {width}x{height}, smaller than centre_multiple {self.multiple}")
             image = _middle(image, height // self.multiple * self.multiple, width // self.multiple * self.multiple)
             height, width = image.shape[:2]
         if size is None:

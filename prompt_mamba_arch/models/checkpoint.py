@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from prompt_mamba_arch.compat.resume import load_plain
 from prompt_mamba_arch.errors import UserError, replace_on_success
 from prompt_mamba_arch.models.two_phase_options import text_parameters
 
-__all__ = ["explain", "plain", "remove_leftovers", "write"]
+__all__ = ["explain", "mean", "plain", "remove_leftovers", "same_phase", "write"]
 
 
 def plain(value: Any) -> Any:
@@ -47,6 +48,28 @@ def remove_leftovers(*folders: str | os.PathLike) -> None:
             if re.fullmatch(r"\.(net_\w+|\d+)\.\d+-[0-9a-f]{8}\.(pth|state)", file.name):
                 with contextlib.suppress(FileNotFoundError):
                     file.unlink()
+
+
+def mean(states: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """The mean of several networks' weights: a uniform model soup (Wortsman et al., ICML 2022). Of numbers that are no
+    fractions (counters, indices), the last one's.
+
+    Args:
+        states: state dicts of the same names and shapes.
+    """
+    last = states[-1]
+    return {
+        name: torch.stack([state[name].double() for state in states]).mean(0).to(value.dtype)
+        if value.is_floating_point()
+        else value
+        for name, value in last.items()
+    }
+
+
+def same_phase(paths: Iterable[str | os.PathLike]) -> str | None:
+    """The phase of training that all these files come from, as far as they say so and agree."""
+    phases = {load_plain(path, "pretrained network").get("phase") for path in paths}
+    return phases.pop() if len(phases) == 1 else None
 
 
 def explain(error: UserError, net: nn.Module, path: str | os.PathLike, param_key: str | None) -> str:

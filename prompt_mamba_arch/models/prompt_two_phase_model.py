@@ -20,6 +20,7 @@ from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor, nn
 
 from prompt_mamba_arch.data.kinds import KINDS
+from prompt_mamba_arch.ensemble import self_ensemble
 from prompt_mamba_arch.errors import UserError
 from prompt_mamba_arch.models import checkpoint
 from prompt_mamba_arch.models.intent_loss import IntentLoss
@@ -63,6 +64,9 @@ class PromptTwoPhaseModel(SRModel):
                                prompt asks to remove (InstructIR's intent head); finetune
         train.frequency_opt    a loss on Fourier coefficients, beside pixel_opt and perceptual_opt
         val.prompt             from_dataset, none (blind) or one text for all images
+        val.self_ensemble      true: results are means over the eight turned and mirrored versions of each image
+        path.pretrain_network_g  several files: the mean of their weights (a model soup). A test writes it to
+                               net_g_mean.pth in its folder of results
         text_encoder           model and device of the TextEncoder
 
     An iteration is one batch and one step of the optimizer. Everything that is drawn at random in it follows from
@@ -71,6 +75,7 @@ class PromptTwoPhaseModel(SRModel):
     """
 
     check_options = staticmethod(check_options)  # the launchers ask the model before they make any folder
+    averages_networks = True
 
     def __init__(self, opt: dict[str, Any]):
         check_options(opt, opt["is_train"])
@@ -85,6 +90,8 @@ class PromptTwoPhaseModel(SRModel):
         super().__init__(opt)
         if self.phase == "finetune":
             self._require_text()
+        if not opt["is_train"] and isinstance(opt["path"].get("pretrain_network_g"), list):
+            self._save_mean()
 
     # ------------------------------------------------------------------------------------------------- building
 
@@ -199,6 +206,7 @@ class PromptTwoPhaseModel(SRModel):
         # a target in which something is left to remove belongs to its prompt: without one it would teach to leave it
         self.partial = (data["present"] > data["remove"]).any(1) if {"remove", "present"} <= set(data) else None
         self.kinds = (data["remove"], data["present"]) if self.partial is not None else None
+        self.recipes = list(data.get("recipe", ()))
 
     def optimize_parameters(self, current_iter: int) -> None:
         dice = self._seed_iteration(current_iter)
@@ -265,12 +273,13 @@ class PromptTwoPhaseModel(SRModel):
         prompts = self.text_encoder.encode(written)
         told = wished & ~blind
         if told.any():
-            wishes = self._training_wishes(dice)
-            prompts[told] = wish_vectors((w for w, tell in zip(wishes, told.tolist()) if tell), prompts.shape[1])
+            wishes = self._training_wishes(dice, told.tolist())
+            prompts[told] = wish_vectors((wish for wish in wishes if wish is not None), prompts.shape[1])
         return prompts.to(self.device)
 
-    def _training_wishes(self, dice: torch.Generator) -> list[Wish]:
-        """What should go of each image, and now and then a kind that is not there."""
+    def _training_wishes(self, dice: torch.Generator, told: list[bool]) -> list[Wish | None]:
+        """What should go of each image, and now and then a kind that is not there; None where it is not told. Where the
+        data does not say, its prompt is read."""
         if self.kinds is None:
             raise UserError(
                 f"dataset {self.opt['datasets']['train']['name']!r} does not say what its prompts ask to remove, which "
@@ -281,7 +290,15 @@ class PromptTwoPhaseModel(SRModel):
         # a dark photograph has its own noise, which is not the kind "noise" but looks like it
         absent[:, KINDS.index("noise")] &= ~present[:, KINDS.index("lowlight")]
         extra = absent & (torch.rand(present.shape, generator=dice) < _ABSENT_SHARE)
-        return [Wish(kind for kind, go in zip(KINDS, row) if go) for row in (remove | extra).tolist()]
+        said = (remove | present).any(1).tolist()
+        recipes = self.recipes or [""] * len(said)  # that of an image without damage is empty, but there is one
+        silent = [tell and not (known or recipe) for tell, known, recipe in zip(told, said, recipes)]
+        read = iter(read_intents([prompt for prompt, quiet in zip(self.prompts, silent) if quiet]))
+        wishes = [
+            Wish.of(next(read)) if quiet else Wish(kind for kind, go in zip(KINDS, row) if go)
+            for quiet, row in zip(silent, (remove | extra).tolist())
+        ]
+        return [wish if tell else None for wish, tell in zip(wishes, told)]
 
     def _wanted_kinds(self, prompts: Tensor) -> tuple[Tensor, Tensor]:
         """`remove` (B, kinds), and for which rows (B,) it holds: those with a prompt, of images of known damage."""
@@ -369,7 +386,11 @@ class PromptTwoPhaseModel(SRModel):
         torch.backends.cudnn.allow_tf32 = False  # convolutions on a GPU round to 10 bits otherwise
         try:
             with torch.no_grad():
-                self.output = self._run(net, self.lq, self._embed(self._validation_prompts()))
+                prompts = self._embed(self._validation_prompts())
+                if (self.opt.get("val") or {}).get("self_ensemble"):
+                    self.output = self_ensemble(lambda seen: self._run(net, seen, prompts), self.lq)
+                else:
+                    self.output = self._run(net, self.lq, prompts)
         finally:
             torch.backends.cudnn.allow_tf32 = tf32
             net.train(training)
@@ -406,10 +427,24 @@ class PromptTwoPhaseModel(SRModel):
     # ---------------------------------------------------------------------------------------- files and resuming
 
     def load_network(
-        self, net: nn.Module, load_path: str, strict: bool = True, param_key: str | None = "params"
+        self, net: nn.Module, load_path: str | list[str], strict: bool = True, param_key: str | None = "params"
     ) -> None:
-        """As BasicSR's; a file that does not fit is refused with what differs."""
+        """As BasicSR's; of several files the mean of their weights; one that does not fit is refused with what
+        differs."""
         net = self.get_bare_model(net)
+        if not isinstance(load_path, list):
+            self._load_file(net, load_path, strict, param_key)
+            return
+        start = {name: value.clone() for name, value in net.state_dict().items()}
+        states = []
+        for path in load_path:
+            net.load_state_dict(start)  # what a file lacks is not the one's before it
+            self._load_file(net, path, strict, param_key)
+            states.append({name: value.clone() for name, value in net.state_dict().items()})
+        net.load_state_dict(checkpoint.mean(states))
+        get_root_logger().info(f"{type(net).__name__} has the mean of the weights of {len(load_path)} files.")
+
+    def _load_file(self, net: nn.Module, load_path: str, strict: bool, param_key: str | None) -> None:
         try:
             super().load_network(net, load_path, strict, param_key)
         except UserError as exc:
@@ -422,12 +457,28 @@ class PromptTwoPhaseModel(SRModel):
         """As BasicSR's, with the constructor's arguments and the phase, and never a half-written file."""
         nets, keys = (thing if isinstance(thing, list) else [thing] for thing in (net, param_key))
         nets = [self.get_bare_model(one) for one in nets]
-        arguments = getattr(nets[0], "config", None) or self.opt["network_g"]
         content = {key: {k: v.detach().cpu() for k, v in one.state_dict().items()} for one, key in zip(nets, keys)}
-        content["network_g"] = {"type": self.opt["network_g"]["type"], **checkpoint.plain(arguments)}
+        content["network_g"] = self._network_section(nets[0])
         content["phase"] = self.phase
         name = f"{net_label}_{'latest' if current_iter == -1 else current_iter}.pth"
         checkpoint.write(content, Path(self.opt["path"]["models"], name))
+
+    @master_only
+    def _save_mean(self) -> None:
+        """The mean of several networks as a file for other commands, under the key that it was read from."""
+        net = self.get_bare_model(self.net_g)
+        key = self.opt["path"].get("param_key_g") or "params"
+        content = {key: {name: value.detach().cpu() for name, value in net.state_dict().items()}}
+        content["network_g"] = self._network_section(net)
+        content["phase"] = checkpoint.same_phase(self.opt["path"]["pretrain_network_g"])
+        path = Path(self.opt["path"]["results_root"], "net_g_mean.pth")
+        checkpoint.write(content, path)
+        get_root_logger().info(f"The mean is in {path}.")
+
+    def _network_section(self, net: nn.Module) -> dict[str, Any]:
+        """Type and constructor's arguments, which a file of the network says."""
+        arguments = getattr(net, "config", None) or self.opt["network_g"]
+        return {"type": self.opt["network_g"]["type"], **checkpoint.plain(arguments)}
 
     @master_only
     def save_training_state(self, epoch: int, current_iter: int) -> None:

@@ -33,7 +33,7 @@ _KEYS = {
     "dist_params find_unused_parameters",
     "train": "phase prompt_dropout sentence_share text_gate_std freeze amp grad_clip accumulate ema_decay optim_g "
     "scheduler total_iter warmup_iter pixel_opt frequency_opt perceptual_opt intent_opt",
-    "val": "val_freq save_img suffix pbar metrics prompt",
+    "val": "val_freq save_img suffix pbar metrics prompt self_ensemble",
     "path": "pretrain_network_g param_key_g strict_load_g resume_state ignore_resume_networks",
     "logger": "print_freq save_checkpoint_freq use_tb_logger wandb",
     "logger.wandb": "project resume_id",
@@ -134,7 +134,7 @@ def _check_number(
     if value is None:
         return
     good = isinstance(value, (int, float)) and not isinstance(value, bool) and least <= value <= most
-    good = good and (not whole or value == int(value))  # BasicSR's option files write 4e5 iterations
+    good = good and (not whole or float(value).is_integer())  # BasicSR's option files write 4e5 iterations
     if not good or (above and value == least) or (below and value == most):
         start = "greater than" if above else "from"
         end = "" if most == float("inf") else f" and less than {most}" if below else f" to {most}"
@@ -192,6 +192,8 @@ def _check_val(opt: Mapping, is_train: bool) -> None:
     prompt = val.get("prompt")
     if "prompt" in val and (not isinstance(prompt, str) or not prompt.strip()):
         raise UserError(f"val.prompt must be from_dataset, none or a text, not {prompt!r}")
+    if not isinstance(val.get("self_ensemble", False), bool):
+        raise UserError(f"val.self_ensemble must be true or false, not {val['self_ensemble']!r}")
     if is_train and opt["train"]["phase"] == "pretrain" and prompt not in (None, "none"):
         raise UserError("val.prompt: phase pretrain knows no prompts; write prompt: none or leave it out")
     for name, section in (val.get("metrics") or {}).items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from prompt_mamba_arch.ntire.factsheet import write_factsheet
 from prompt_mamba_arch.ntire.measures import esr_score, load_network_file, measure
 from prompt_mamba_arch.ntire.one_file import flatten
+from prompt_mamba_arch.ntire.perceptual import PerceptualScore
 from prompt_mamba_arch.ntire.results import write_results
 from prompt_mamba_arch.ntire.submission import (
     TRACKS,
@@ -17,6 +18,7 @@ from prompt_mamba_arch.ntire.submission import (
 
 __all__ = [
     "TRACKS",
+    "PerceptualScore",
     "Track",
     "add_branch",
     "esr_score",

@@ -155,8 +155,11 @@ def _training(options: Mapping) -> Iterator[tuple[str, str]]:
         yield "Loss", f"{loss.pop('type', '?')}: {_listed(loss)}"
     if train.get("ema_decay"):
         yield "Averaged weights", f"decay {train['ema_decay']}"
-    if options.get("path", {}).get("pretrain_network_g"):
-        yield "Starts from", PurePath(str(options["path"]["pretrain_network_g"])).name
+    start = options.get("path", {}).get("pretrain_network_g")
+    if start:
+        files = start if isinstance(start, list) else [start]
+        told = ", ".join(PurePath(str(file)).name for file in files)
+        yield "Starts from", told if len(files) == 1 else f"the mean of {told}"
 
 
 def _sources(data: Mapping) -> list[str]:

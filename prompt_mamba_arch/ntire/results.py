@@ -16,6 +16,7 @@ from basicsr.metrics import calculate_psnr
 
 from prompt_mamba_arch.data.image_source import ImageSource
 from prompt_mamba_arch.errors import UserError, one_line, replace_on_success
+from prompt_mamba_arch.ntire.perceptual import PerceptualScore
 from prompt_mamba_arch.restore import Restorer
 
 __all__ = ["Results", "write_results"]
@@ -46,6 +47,7 @@ def write_results(
     description: str = "",
     targets: ImageSource | None = None,
     luma: bool = False,
+    perceptual: PerceptualScore | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Results:
     """Restores all images into a zip archive, in its root, as PNG under the inputs' names.
@@ -58,6 +60,7 @@ def write_results(
         description: one line for readme.txt.
         targets: the images as they should be, 0901 for 0901x4; PSNR is then computed as the organisers do.
         luma: PSNR of the Y channel (track sr_x4), else of RGB.
+        perceptual: receives the images and their targets; needs `targets`.
 
     Raises:
         UserError: two images have the same name, one has other than 8 bits, or there is no target for one.
@@ -83,7 +86,10 @@ def write_results(
             _wait(restorer)
             seconds += time.perf_counter() - start
             if targets is not None:
-                psnr += _psnr(restored, targets.read(wanted[key]), key, luma) / len(names)
+                pair = _pair(restored, targets.read(wanted[key]), key)
+                psnr += float(calculate_psnr(*pair, crop_border=_BORDER, test_y_channel=luma)) / len(names)
+                if perceptual is not None:
+                    perceptual.add(*pair)
             ok, data = cv2.imencode(".png", cv2.cvtColor(restored, cv2.COLOR_RGB2BGR))
             if not ok:
                 raise UserError(f"image '{key}' cannot be encoded as PNG")
@@ -103,8 +109,8 @@ def _target_of(key: str, targets: ImageSource) -> str:
     raise UserError(f"no image in {targets.root} to compare '{key}' with")
 
 
-def _psnr(restored: np.ndarray, target: np.ndarray, key: str, luma: bool) -> float:
-    """As the organisers compute it: the target is cut to multiples of 4."""
+def _pair(restored: np.ndarray, target: np.ndarray, key: str) -> tuple[np.ndarray, np.ndarray]:
+    """What the organisers compare, in BGR: the target is cut to multiples of 4."""
     height, width = (side - side % 4 for side in target.shape[:2])
     target, restored = target[:height, :width, ::-1], restored[:height, :width, ::-1]  # BGR
     if target.shape != restored.shape or target.dtype != np.uint8:
@@ -112,7 +118,7 @@ def _psnr(restored: np.ndarray, target: np.ndarray, key: str, luma: bool) -> flo
             f"image '{key}' cannot be compared: {restored.shape[1]} x {restored.shape[0]} pixels, and the target has "
             f"{width} x {height} of type {target.dtype}"
         )
-    return float(calculate_psnr(restored, target, crop_border=_BORDER, test_y_channel=luma))
+    return restored, target
 
 
 def _wait(restorer: Restorer) -> None:

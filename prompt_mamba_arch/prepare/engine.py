@@ -21,7 +21,7 @@ import json
 import os
 import random
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -162,9 +162,20 @@ def prepare(
         if lmdb:
             job.lmdbs(records, prompts)
         job.finish()
-    problems = "".join(f"{one.name}: {problem}\n" for one in done for problem in one.problems)
-    write_if_new(out / "problems.txt", problems.encode("utf-8", "surrogateescape"))
+    _note_problems(out / "problems.txt", names, done)
     return done
+
+
+def _note_problems(file: Path, subsets: Sequence[str], done: Sequence[Prepared]) -> None:
+    """Those of this run, and what an earlier one has said of subsets that this one was not asked for."""
+    told = {one.name: [f"{one.name}: {problem}\n" for problem in one.problems] for one in done}
+    if file.exists():
+        for line in file.read_text(encoding="utf-8", errors="surrogateescape").splitlines(keepends=True):
+            name = line.partition(": ")[0]
+            if name in subsets and name not in {one.name for one in done}:
+                told.setdefault(name, []).append(line)
+    lines = "".join(line for name in subsets for line in told.get(name, ()))
+    write_if_new(file, lines.encode("utf-8", "surrogateescape"))
 
 
 class _Job:
@@ -211,7 +222,9 @@ class _Job:
         total = len(self.found.items)
         try:
             for number, (_, record) in enumerate(in_order(self._image, self.found.items, self.workers), start=1):
-                if record is not self.state.records.get(record.key):
+                known = self.state.records.get(record.key)
+                if record is not known:
+                    self._remove(known, kept=() if record.problem else self._outputs(record))
                     self.state.add(record)
                 if record.problem:
                     self.done.problems.append(record.problem)
@@ -234,18 +247,21 @@ class _Job:
         return records
 
     def _image(self, item: Item) -> Record:
-        """Runs in a thread."""
+        """Runs in a thread. The record that is known already, if it is the same."""
+        known = self.state.records.get(item.key)
+        record = self._prepared(item, known)
+        return known if known == record else record
+
+    def _prepared(self, item: Item, known: Record | None) -> Record:
         try:
             files = {role: (path, self.tree.stamp(path)) for role, path in item.files.items()}
         except OSError as error:  # a link to nowhere
             files = {role: (path, Stamp(-1, -1)) for role, path in item.files.items()}
             return Record(item.key, files, {}, f"{error.filename} cannot be read ({error.strerror or error})")
-        known = self.state.records.get(item.key)
-        if known is not None and known.files == files:
-            if known.problem:
-                return known
-            if self.fresh and all(output.name in self.there[output.role] for output in self._outputs(known)):
-                return known
+        # what was broken is looked at again: that a disk answers now, or a file may be read, leaves its stamp as it was
+        whole = known is not None and known.files == files and not known.problem
+        if whole and self.fresh and all(output.name in self.there[output.role] for output in self._outputs(known)):
+            return known
         read, shapes = {}, {}
         for role, path in item.files.items():
             try:
@@ -264,7 +280,7 @@ class _Job:
             self._place(record, read, again=changed or not self.fresh)
         except UserError as error:
             return Record(item.key, files, {}, f"{next(iter(item.files.values()))}: {error}")
-        return known if known == record else record
+        return record
 
     def _fit(self, item: Item, shapes: Mapping[str, Shape]) -> str:
         for role, scale in self.scales.items():
@@ -346,8 +362,18 @@ class _Job:
             except OSError:  # Windows asks for a privilege; some file systems have no links
                 temporary.write_bytes(data)
 
+    def _remove(self, record: Record | None, kept: Iterable[_Output]) -> None:
+        """Removes what was made of an image, but for what is there to stay."""
+        if record is None or not record.shapes:
+            return
+        staying = {(output.role, output.name) for output in kept}
+        for role, name in ((output.role, output.name) for output in self._outputs(record)):
+            if role in self.there and (role, name) not in staying:
+                (self.folder / role / name).unlink(missing_ok=True)
+                self.there[role].discard(name)
+
     def _sweep(self, records: Sequence[Record]) -> None:
-        """Removes what an earlier run made of images that are not there, or broken, now. Other files are left."""
+        """Removes what an earlier run made of images that are not there now. Other files are left."""
         wanted = {role: set() for role in self.done.roles}
         for record in records:
             for output in self._outputs(record):
@@ -356,10 +382,7 @@ class _Job:
         for key, record in list(self.state.records.items()):
             if key in current or not record.shapes:
                 continue
-            for output in self._outputs(record):
-                if output.role in wanted and output.name not in wanted[output.role]:
-                    (self.folder / output.role / output.name).unlink(missing_ok=True)
-                    self.there[output.role].discard(output.name)
+            self._remove(record, kept=[_Output(role, name) for role, names in wanted.items() for name in names])
             self.state.forget(key)
         for role, names in wanted.items():
             strange = sorted(name for name in self.there[role] - names if not name.startswith("."))

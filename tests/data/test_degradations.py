@@ -284,6 +284,7 @@ def test_low_light_brings_no_second_noise():
         ([{"kind": "noise", "params": {"sigma": "25"}}], "must be a number"),
         ([{"kind": "noise", "params": {"model": "gausian"}}], "did you mean 'gaussian'"),
         ([{"kind": "jpeg", "params": {"quality": 30.5}}], "whole number"),
+        ([{"kind": "jpeg", "params": {"quality": float("inf")}}], "between 1 and 100, not inf"),
         ([{"kind": "noise"}, {"kind": "rain", "sed": 3}], "recipe step 2; did you mean 'seed'"),
         ([{"kind": "rain", "seed": -1}], "seed"),
         ([{"kind": "none", "params": {"sigma": 3}}], "sigma"),

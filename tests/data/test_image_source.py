@@ -135,6 +135,16 @@ def test_other_messages(tmp_path, photo):
         decode(encode(".tiff", photo.astype(np.float32) / 255))
 
 
+@pytest.mark.parametrize(
+    ("backend", "said"),
+    [("lmdb", r"must be a section such as \{type: lmdb\}, not 'lmdb'"), ({"cach": True}, "'cach' .*it has none to be")],
+)
+def test_a_backend_that_is_none_is_one_line(tmp_path, photo, backend, said):
+    put(tmp_path / "a.png", encode(".png", photo))
+    with pytest.raises(UserError, match=said):
+        ImageSource(tmp_path, backend)
+
+
 def test_lmdb_messages(tmp_path, photo):
     make_lmdb(tmp_path / "gt.lmdb", {"a": photo})
     with pytest.raises(UserError, match=r"is a LMDB; set io_backend: \{type: lmdb\}"):

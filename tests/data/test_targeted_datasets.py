@@ -361,5 +361,7 @@ def test_the_middle_in_multiples(paired_folders, bank):
     part = make(paired_folders, phase="val", kinds=["none"], centre_multiple=48, prompts="none")[0]
     image = ImageSource(paired_folders.gt).read(part["key"])
     assert (part["gt"] * 255).round().byte().permute(1, 2, 0).numpy().tolist() == image[8:56, 8:56].tolist()
+    with pytest.raises(UserError, match="is 64x64, smaller than centre_multiple 80"):
+        make(paired_folders, phase="val", kinds=["none"], centre_multiple=80, prompts="none")[0]
     small = make(paired_folders, phase="val", kinds=["none"], centre_multiple=48, gt_size=20, prompts="none")[0]
     assert small["gt"].shape == (3, 20, 20)

@@ -8,8 +8,10 @@ import os
 from collections import OrderedDict
 from types import SimpleNamespace
 
+import cv2
 import pytest
 import torch
+from basicsr.data import build_dataset
 from basicsr.models import build_model
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import nn
@@ -416,6 +418,7 @@ def test_wishes_for_what_is_not_there_are_mixed_in_but_never_for_what_should_sta
     model = build(with_wishes(tmp_path))
     data = intent_batch()
     kinds = KINDS.index
+    data["recipe"] = ["a recipe"] * 4  # so it is known what is there
     data["present"] *= 0
     data["present"][0, [kinds("noise"), kinds("haze")]] = 1  # the haze should stay
     data["present"][1, [kinds("rain"), kinds("lowlight")]] = 1  # the dark has a noise of its own
@@ -423,6 +426,30 @@ def test_wishes_for_what_is_not_there_are_mixed_in_but_never_for_what_should_sta
     model.optimize_parameters(1)
     seen = [Wish(set(KINDS) - {"haze"}), Wish(set(KINDS) - {"lowlight", "noise"}), Wish(KINDS), Wish(KINDS)]
     torch.testing.assert_close(model.net_g.seen, wish_vectors(seen, DIM))
+
+
+def test_where_the_data_does_not_say_what_should_go_the_sentence_is_read(tmp_path, photos, monkeypatch):
+    """Pairs with a text for prompt, and others that say it, in one batch: "leave it as it is" would be a false wish."""
+    monkeypatch.setattr(prompt_two_phase_model, "_ABSENT_SHARE", 0.0)
+    for role in ("gt", "lq"):
+        (tmp_path / role).mkdir()
+        cv2.imwrite(str(tmp_path / role / "1.png"), photos["coffee"])
+    general = {"phase": "train", "gt_size": 12}
+    pairs = {**general, "type": "PromptPairedImageDataset", "dataroot_gt": str(tmp_path / "gt"), "scale": 1}
+    pairs = {**pairs, "dataroot_lq": str(tmp_path / "lq")}
+    clean = {**general, "type": "PromptDegradationDataset", "dataroot_gt": str(tmp_path / "gt"), "prompt_dropout": 0}
+    parts = [
+        {**pairs, "prompts": "remove the rain", "weight": 1},
+        {**pairs, "prompts": {"task": "denoise"}, "weight": 1},
+        {**clean, "kinds": ["none"], "requests": {"none": 1}, "weight": 1},
+    ]
+    mixed = build_dataset({"name": "mix", "type": "PromptMixDataset", "phase": "train", "scale": 1, "datasets": parts})
+    model = build(with_wishes(tmp_path))
+    model.feed_data(torch.utils.data.default_collate([mixed[i] for i in range(3)]))
+    model.optimize_parameters(1)
+    expected = {0: Wish({"rain"}), 1: Wish({"noise"}), 2: Wish(())}
+    order = [mixed.locate(i)[0] for i in range(3)]
+    torch.testing.assert_close(model.net_g.seen, wish_vectors([expected[i] for i in order], DIM))
 
 
 def test_sentence_share_leaves_prompts_as_they_are_written(tmp_path):
@@ -769,6 +796,8 @@ def test_a_metric_that_is_not_finite_is_left_out_of_the_mean():
         (lambda o: o["train"].update(prompt_dropout=1.5), "prompt_dropout must be a number from 0 to 1, not 1.5"),
         (lambda o: o["train"].update(ema_decay=1), "ema_decay must be a number from 0 and less than 1, not 1"),
         (lambda o: o["train"].update(grad_clip=0), "grad_clip must be a number greater than 0, not 0"),
+        (lambda o: o["train"].update(total_iter=math.inf), "total_iter must be a whole number from 0, not inf"),
+        (lambda o: o["val"].update(self_ensemble=1), "val.self_ensemble must be true or false, not 1"),
         (lambda o: o["train"].update(accumulate=8), "a batch of 4 .* has no 8 parts"),
         (lambda o: o["train"].update(amp="half"), "'half' is not one of none, bf16, fp16"),
         (lambda o: o["train"].pop("pixel_opt"), "train has no loss"),

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -21,6 +22,7 @@ import yaml
 import prompt_mamba_arch
 from prompt_mamba_arch import test as tester
 from prompt_mamba_arch import train as trainer
+from prompt_mamba_arch.restore import Restorer
 
 CLONE = Path(prompt_mamba_arch.__file__).resolve().parent.parent
 
@@ -137,8 +139,6 @@ def phase1(tmp_path_factory, photos):
 
 def make_folders(folder: Path, photos):
     from types import SimpleNamespace
-
-    import numpy as np
 
     folders = SimpleNamespace(gt=folder / "gt", lq=folder / "lq")
     rng = np.random.default_rng(0)
@@ -278,6 +278,64 @@ def test_two_processes_train_both_phases_resume_and_share_validation(phase1, tmp
     assert len(images) == 3
     for image in images:
         assert image.read_bytes() == (alone / "results/test/visualization/pairs" / image.name).read_bytes()
+
+
+def test_a_test_takes_the_mean_of_several_networks_and_of_eight_versions(phase1, tmp_path, capsys):
+    folders, root = phase1
+    opt = options(folders, "finetune", "mean")
+    opt["datasets"] = {"test": opt["datasets"].pop("val")}
+    del opt["train"], opt["logger"], opt["val"]["val_freq"]
+    opt["val"].update(save_img=True, prompt="none")
+    files = [f"experiments/phase1/models/net_g_{iteration}.pth" for iteration in (4, 8)]
+    shutil.copytree(root / "experiments", tmp_path / "experiments")
+
+    def run(name: str, network: object, **val) -> list[np.ndarray]:
+        told = {
+            **opt,
+            "name": name,
+            "path": {**opt["path"], "pretrain_network_g": network},
+            "val": {**opt["val"], **val},
+        }
+        assert tester.main(["-opt", written(told, tmp_path), "--root", str(tmp_path)]) == 0
+        images = (tmp_path / f"results/{name}/visualization/pairs").iterdir()
+        return [cv2.imread(str(file)) for file in sorted(images)]
+
+    averaged = run("mean", files)
+    kept = torch.load(tmp_path / "results/mean/net_g_mean.pth", weights_only=True)
+    first, second = (torch.load(tmp_path / file, weights_only=True)["params_ema"] for file in files)
+    for key, value in kept["params_ema"].items():
+        torch.testing.assert_close(value, (first[key] + second[key]) / 2, msg=key)
+    assert any((first[key] != second[key]).any() for key in first)
+    assert kept["phase"] == "pretrain" and kept["network_g"]["dim"] == 8
+
+    # the file is a network like any other: for a test, and for restoring
+    for image, again in zip(averaged, run("kept", "results/mean/net_g_mean.pth")):
+        np.testing.assert_array_equal(image, again)
+    restorer = Restorer.from_pretrained(tmp_path / "results/mean/net_g_mean.pth", "cpu")
+    ensembles = run("ensemble", files, self_ensemble=True)
+    assert any((image != together).any() for image, together in zip(averaged, ensembles))
+    for file, image, together in zip(sorted(folders.lq.iterdir()), averaged, ensembles):
+        lq = np.ascontiguousarray(cv2.imread(str(file))[..., ::-1])
+        np.testing.assert_array_equal(image[..., ::-1], restorer.restore(lq))
+        np.testing.assert_allclose(together[..., ::-1], restorer.restore(lq, ensemble=True), atol=1)
+
+    def refused(message: str, **changed) -> None:
+        capsys.readouterr()
+        assert tester.main(["-opt", written({**opt, "name": "no", **changed}, tmp_path), "--root", str(tmp_path)]) == 2
+        assert message in capsys.readouterr().err
+
+    def names(*names: str) -> dict:
+        return {**opt["path"], "pretrain_network_g": list(names)}
+
+    refused("path.pretrain_network_g: there is no file 'nowhere.pth'", path=names(files[0], "nowhere.pth"))
+    refused("path.pretrain_network_g is an empty list", path=names())
+    refused("SRModel takes one file; PromptTwoPhaseModel averages", path=names(*files), model_type="SRModel")
+    refused("val.self_ensemble must be true or false", val={"self_ensemble": 8})
+    refused("SRModel knows no such thing", val={"self_ensemble": True}, model_type="SRModel")
+    content = torch.load(tmp_path / files[1], weights_only=True)
+    content["params_ema"] = {key: value[..., :1] for key, value in content["params_ema"].items()}
+    torch.save(content, tmp_path / "other.pth")
+    refused(f"{str(tmp_path / 'other.pth')!r} does not fit", path=names(files[0], "other.pth"))
 
 
 def test_wrong_input_ends_in_one_plain_line(phase1, tmp_path, capsys):

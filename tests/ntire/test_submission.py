@@ -22,6 +22,7 @@ from prompt_mamba_arch.compat.options import read_option_file
 from prompt_mamba_arch.data import ImageSource
 from prompt_mamba_arch.errors import UserError
 from prompt_mamba_arch.ntire import (
+    PerceptualScore,
     add_branch,
     esr_score,
     load_network_file,
@@ -32,7 +33,9 @@ from prompt_mamba_arch.ntire import (
 )
 from prompt_mamba_arch.ntire.factsheet import escaped
 from prompt_mamba_arch.ntire.measures import _fvcore
+from prompt_mamba_arch.ntire.perceptual import METRICS
 from prompt_mamba_arch.restore import Restorer
+from prompt_mamba_arch.text import TextEncoder, Wish
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -134,9 +137,13 @@ def save(net, path):
     return path
 
 
-@pytest.mark.parametrize(("track", "prompt"), [("esr", None), ("dn50", "remove the noise")])
-def test_the_organisers_harness_takes_it_unchanged(tmp_path, run, low, track, prompt):
-    net = network(upscale=4) if track == "esr" else network(enc_blocks=[1], dec_blocks=[1], mixers=["conv", "scan"])
+@pytest.mark.parametrize(
+    ("track", "prompt", "wishes"),
+    [("esr", None, False), ("dn50", "remove the noise", False), ("dn50", "denoise", True)],
+)
+def test_the_organisers_harness_takes_it_unchanged(tmp_path, run, low, track, prompt, wishes):
+    config = {"upscale": 4} if track == "esr" else {"enc_blocks": [1], "dec_blocks": [1], "mixers": ["conv", "scan"]}
+    net = network(**config, wishes=wishes)
     template, out = tmp_path / "organisers", tmp_path / "out"
     template.mkdir()
     (template / "test_demo.py").write_text(HARNESS)
@@ -144,6 +151,9 @@ def test_the_organisers_harness_takes_it_unchanged(tmp_path, run, low, track, pr
     arguments += ["-o", out, "--template", template, "-i", low, "--device", "cpu", "--extra-data"]
     told, _ = run(*arguments, *(["-p", prompt] if prompt else []))
     assert "team07_PromptMamba.zip" in told and "results written" in told
+    if prompt:
+        sent = torch.load(out / "model_zoo" / "team07_promptmamba.pth")["prompt"][0]
+        torch.testing.assert_close(sent, Wish({"noise"}).vector(384) if wishes else TextEncoder().encode([prompt])[0])
 
     # from the archive, as it is sent, in place of what --template has put there
     with zipfile.ZipFile(out / "team07_PromptMamba.zip") as archive:
@@ -299,6 +309,73 @@ def test_psnr_is_the_organisers(tmp_path, low, photos, luma):
         expected.append(10 * np.log10(255**2 / (difference**2).mean()))
     found = write_results(tmp_path / "r.zip", restorer, ImageSource(low), targets=ImageSource(high), luma=luma)
     assert found.seconds > 0 and found.psnr == pytest.approx(np.mean(expected), abs=0.01)
+
+
+def test_the_perceptual_score_is_the_organisers(tmp_path, low, run, monkeypatch):
+    """Of means over the images; what cannot be computed here is named, and then there is no score."""
+    given = {"LPIPS": (0.1, 0.3), "DISTS": (0.2, 0.1), "CLIP-IQA": (0.5, 0.7), "MANIQA": (0.3, 0.4)}
+    given.update({"MUSIQ": (60.0, 70.0), "NIQE": (4.0, 15.0)})
+    seen = {name: [] for name in given}
+
+    def metric(name):
+        def compute(*images, device):
+            seen[name].append(images)
+            return given[name][len(seen[name]) - 1]
+
+        return compute, name in ("LPIPS", "DISTS")
+
+    assert {name: compares for name, (_, compares) in METRICS.items()} == {name: metric(name)[1] for name in given}
+    for name in given:
+        monkeypatch.setitem(METRICS, name, metric(name))
+    high = tmp_path / "high"
+    high.mkdir()
+    for name, size in (("0901", (80, 120)), ("0902", (100, 68))):
+        cv2.imwrite(str(high / f"{name}.png"), np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8))
+    arguments = ["--track", "sr_x4", "--team", 1, "--name", "Net", "-o", tmp_path / "out", "--device", "cpu"]
+    arguments += ["--checkpoint", save(network(upscale=4), tmp_path / "n.pth"), "-i", low, "--target", high]
+    told, _ = run(*arguments, "--perceptual")
+    score = (1 - 0.2) + (1 - 0.15) + 0.6 + 0.35 + 0.65 + (10 - 9.5) / 10
+    assert f"perceptual score {score:.4f}: LPIPS 0.2000" in told
+    restored, target = seen["LPIPS"][0]
+    assert len(seen["NIQE"][0]) == 1 and (seen["NIQE"][0][0] == restored).all()
+    assert (target == cv2.imread(str(high / "0901.png"))).all() and restored.shape == target.shape
+
+    def without_weights(image, device):
+        raise UserError("metric musiq: pyiqa cannot get its network here")
+
+    monkeypatch.setitem(METRICS, "MUSIQ", (without_weights, False))
+    for images in seen.values():
+        images.clear()
+    told, _ = run(*arguments, "--perceptual")
+    assert "left out: metric musiq: pyiqa cannot" in told and "score none, as metrics are missing: LPIPS 0.2000" in told
+    assert "results written" in told and (tmp_path / "out" / "team01_Net_results.zip").exists()
+    _, err = run(*arguments[:-2], "--perceptual", code=2)
+    assert "--target" in err
+
+
+def test_the_perceptual_score_takes_its_metrics_as_they_are(photos, monkeypatch):
+    asked = []
+
+    class One(torch.nn.Module):
+        def forward(self, *images):
+            assert all(image.shape == (1, 3, 40, 48) and image.max() <= 1 for image in images)
+            return torch.tensor(0.5)
+
+    def pyiqa_network(metric, device, mode=None):
+        asked.append(metric)
+        return One()
+
+    monkeypatch.setattr("prompt_mamba_arch.metrics.iqa.pyiqa_network", pyiqa_network)
+    monkeypatch.setattr("prompt_mamba_arch.metrics.dists.packaged", lambda device: None)
+    found = PerceptualScore("cpu")
+    image = np.ascontiguousarray(photos["coffee"][:40, :48, ::-1])
+    found.add(image, image)
+    assert sorted(asked) == ["clipiqa", "dists", "maniqa", "musiq", "niqe"]
+    means = found.means()
+    assert all(means[name] == 0.5 for name in METRICS if name != "LPIPS")
+    if "LPIPS" not in found.missing:  # its package is optional
+        assert means["LPIPS"] == pytest.approx(0, abs=1e-6)
+        assert found.score() == pytest.approx(1 + 0.5 + 0.5 + 0.5 + 0.005 + 0.95, abs=1e-6)
 
 
 def test_scores_are_those_of_the_rules():

@@ -21,6 +21,7 @@ from prompt_mamba_arch.prepare import Crop, Dataset, Layout, Subset, dataset, da
 from prompt_mamba_arch.prepare.images import Shape, grid, shape_of
 from prompt_mamba_arch.prepare.lmdb_writer import Entry, write_lmdb
 from prompt_mamba_arch.prepare.spec import Pattern
+from prompt_mamba_arch.prepare.tree import Tree
 from prompt_mamba_cli import main
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts/data_preparation"
@@ -238,6 +239,53 @@ def test_changed_repaired_and_removed_files_are_noticed(gopro, photos):
         assert len(ImageSource(out / "train" / role)) == 3
         assert len(ImageSource(out / f"train/{role}.lmdb", {"type": "lmdb"})) == 3
     assert len(read_prompt_file(out / "train/prompts.jsonl")) == 3
+
+
+def test_what_breaks_later_is_taken_out_again(gopro, photos):
+    source, out = gopro
+    for crop in (None, Crop(32, 32)):
+        folder = out / ("whole" if crop is None else "cut")
+        before = run(source, folder, crop=crop)["train"]
+        assert not before.problems
+        file = source / "GOPRO_Large/train/GOPR0372_07_00/blur/000047.png"
+        good = file.read_bytes()
+        file.write_bytes(good[:-1])
+        for _ in range(2):
+            done = run(source, folder, crop=crop)["train"]
+            assert len(done.problems) == 1 and "blur/000047.png: the PNG ends too early" in done.problems[0]
+            for role in ("gt", "lq", "lq_gamma"):
+                assert not list((folder / "train" / role).glob("GOPR0372_07_00-000047*"))
+                assert len(list((folder / "train" / role).iterdir())) == done.pieces < before.pieces
+        file.write_bytes(good)
+        after = run(source, folder, crop=crop)["train"]
+        assert not after.problems and after.pieces == before.pieces
+
+
+def test_a_file_that_could_not_be_read_is_tried_again(gopro, monkeypatch):
+    """Once it may be read, it is the same file of the same time."""
+    source, out = gopro
+    read = Tree.read
+
+    def refused(tree, path):
+        if path.endswith("blur/000047.png"):
+            raise PermissionError(13, "Permission denied")
+        return read(tree, path)
+
+    monkeypatch.setattr(Tree, "read", refused)
+    assert run(source, out)["train"].problems
+    monkeypatch.setattr(Tree, "read", read)
+    done = run(source, out)["train"]
+    assert not done.problems and done.images == 4 and run(source, out)["train"].written == 0
+
+
+def test_problems_of_a_subset_stay_noted_while_another_is_prepared(gopro):
+    source, out = gopro
+    for part in ("train", "test"):
+        next((source / f"GOPRO_Large/{part}").rglob("sharp/*.png")).write_bytes(b"")
+    run(source, out, only=["train"])
+    run(source, out, only=["test"])
+    told = (out / "problems.txt").read_text().splitlines()
+    assert [line.partition(": ")[0] for line in told] == ["train", "test"]
 
 
 def test_a_source_that_has_moved_is_linked_anew(gopro, photos):

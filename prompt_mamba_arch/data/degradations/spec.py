@@ -37,10 +37,10 @@ class Number:
     def check(self, value: Any, where: str) -> float | int:
         if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
             raise UserError(f"{where} must be a number, not {value!r}")
-        if self.integer and value != int(value):
-            raise UserError(f"{where} must be a whole number, not {value!r}")
         if not self.low <= value <= self.high:
             raise UserError(f"{where} must be between {self.low:g} and {self.high:g}, not {value!r}")
+        if self.integer and value != int(value):
+            raise UserError(f"{where} must be a whole number, not {value!r}")
         return int(value) if self.integer else float(value)
 
     def pick(self, u: float, override: Any = None) -> float | int:
