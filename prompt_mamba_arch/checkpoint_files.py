@@ -106,7 +106,7 @@ def _load_safetensors(path: Path) -> tuple[Mapping, object, str | None]:
         arguments = json.loads(told.get("network_g", "null"))
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(f"network: {str(path)!r} is damaged ({one_line(error)[:160]})") from None
-    return state, arguments, told.get("phase")
+    return without_prefix(state), arguments, told.get("phase")
 
 
 def _arguments(path: Path, arguments: object) -> Mapping[str, Any]:

@@ -4,23 +4,28 @@ releases do not say."""
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from torch import Tensor
 
 __all__ = ["recognise", "without_prefix"]
 
-_PREFIXES = ("module.", "net.", "model.", "netG.")
+_PREFIXES = ("module.", "net.", "model.", "netG.", "net_g.", "generator.")
 
 
 def without_prefix(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights without what distributed training or a training framework put before every name."""
+    """The weights without what distributed training or a training framework put before every name, also one inside
+    another. `model.0.weight` keeps its prefix, as a list of layers is the network's own."""
     state = dict(state)
-    for prefix in _PREFIXES:
-        if state and all(name.startswith(prefix) for name in state):
-            state = {name[len(prefix) :]: value for name, value in state.items()}
+    while prefix := next((prefix for prefix in _PREFIXES if _stands_before_all(prefix, state)), None):
+        state = {name[len(prefix) :]: value for name, value in state.items()}
     return state
+
+
+def _stands_before_all(prefix: str, names: Collection[str]) -> bool:
+    ends = [name[len(prefix) :] for name in names if name.startswith(prefix)]
+    return bool(ends) and len(ends) == len(names) and not any(end[:1].isdigit() for end in ends)
 
 
 def recognise(state: Mapping[str, Tensor]) -> dict[str, Any] | None:

@@ -134,23 +134,31 @@ def option_files(name: str, network: Mapping, reads: bool, training: Mapping, im
     return files
 
 
-def trained(name: str, files: Sequence[Path], training: Mapping, out: Path, tell) -> dict[str, float]:
-    """Trains what is not trained yet; `{"seconds", "iterations"}` over both phases. Stops when the hours are over."""
+def trained(name: str, files: Sequence[Path], training: Mapping, out: Path, tell) -> dict[str, dict[str, Any]]:
+    """Trains what is not trained yet; run -> `{"seconds", "network", "finished"}`. Stops when the hours are over. The
+    seconds of a run that was interrupted or failed are kept, and count."""
     record = out / f"{_file_name(name)}.json"
     known = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
     for file in files:
-        if file.stem in known:
-            if not known[file.stem].get("finished", True):
+        before = known.get(file.stem, {})
+        if "network" in before:
+            if not before.get("finished", True):
                 break  # the hours are over
             continue
         spent = sum(one["seconds"] for one in known.values())
         start = time.perf_counter()
-        finished = run_training(file, out, max(1.0, training["hours"] * 3600 - spent), training["threads"])
+        try:
+            finished = run_training(file, out, max(1.0, training["hours"] * 3600 - spent), training["threads"])
+        except BaseException:  # an interruption, too
+            taken = before.get("seconds", 0.0) + time.perf_counter() - start
+            _write(record, {**known, file.stem: {"seconds": taken}})
+            raise
         network = _network(out, file.stem)
         if not finished:
             network = _latest(network.parent, name)
             tell(f"{name}: the hours were over at {network.name}")
-        known[file.stem] = {"seconds": time.perf_counter() - start, "network": str(network), "finished": finished}
+        taken = before.get("seconds", 0.0) + time.perf_counter() - start
+        known[file.stem] = {"seconds": taken, "network": str(network), "finished": finished}
         _write(record, known)
         if not finished:
             break

@@ -40,6 +40,30 @@ def test_recognised_from_the_weights_alone(name, wrap, tmp_path):
         assert torch.equal(loaded.eval()(x), net(x))
 
 
+@pytest.mark.parametrize("prefix", ["module.", "net_g.", "model.", "net.module.", "model.net_g."])
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_prefixes_of_trainers(prefix, suffix, tmp_path):
+    net = build("MambaIR")
+    state = {f"{prefix}{key}": value.contiguous() for key, value in net.state_dict().items()}
+    path = tmp_path / f"released{suffix}"
+    if suffix == ".pth":
+        torch.save(state, path)
+    else:
+        pytest.importorskip("safetensors.torch").save_file(state, path)
+    loaded, _ = load_network(path)
+    assert all(torch.equal(value, loaded.state_dict()[key]) for key, value in net.state_dict().items())
+
+
+def test_a_list_of_layers_is_no_prefix(tmp_path):
+    dncnn = pytest.importorskip("spandrel.architectures.DnCNN", reason="needs spandrel").DnCNN(nb=17, act_mode="R")
+    assert all(name.startswith("model.") for name in dncnn.state_dict())  # as in the authors' files
+    torch.save(dncnn.state_dict(), tmp_path / "dncnn.pth")
+    torch.save({f"module.{name}": value for name, value in dncnn.state_dict().items()}, tmp_path / "parallel.pth")
+    for name in ("dncnn.pth", "parallel.pth"):
+        loaded, _ = load_network(tmp_path / name)
+        assert loaded.config["arch"] == "DnCNN"
+
+
 def test_published_sizes_are_recognised():
     for kind, options in {
         **{"MambaIR": {"size": "base"}, "MambaIRv2": {"upscale": 3}, "PromptIR": {}, "InstructIR": {}},

@@ -3,7 +3,9 @@ metric costs only itself."""
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import inspect
 import io
 import json
 from collections.abc import Callable, Mapping
@@ -13,16 +15,35 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from prompt_mamba_arch import __version__
 from prompt_mamba_arch.errors import replace_on_success
 
-__all__ = ["Cache", "pixels_digest"]
+__all__ = ["Cache", "code_digest", "pixels_digest"]
 
-_VERSION = 1  # another one where the same method would give other pixels, or the same metric other numbers
+_VERSION = 2  # another one where what is kept has another form
 
 
 def pixels_digest(image: np.ndarray) -> str:
     """Of an image's shape and values."""
     return hashlib.sha256(repr((image.shape, image.dtype.str)).encode() + image.tobytes()).hexdigest()
+
+
+def code_digest(thing: Callable | type) -> str:
+    """Of the source file that a function or class is written in, so that what was computed by other code is not taken
+    for its result; the files that it calls are covered by their package's version alone. Empty where there is none."""
+    try:
+        file = inspect.getsourcefile(inspect.unwrap(thing))
+    except TypeError:  # built in, or compiled
+        return ""
+    return "" if file is None else _file_digest(file)
+
+
+@functools.lru_cache(maxsize=None)  # noqa: UP033
+def _file_digest(file: str) -> str:
+    try:
+        return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    except OSError:  # in an archive, or typed in
+        return ""
 
 
 class Cache:
@@ -33,7 +54,7 @@ class Cache:
 
     def output(self, method: str, prompt: str, given: np.ndarray, run: Callable[[], np.ndarray]) -> Output:
         """The method's result on `given`, or how to get it: `run` is called when the pixels are asked for."""
-        identity = json.dumps([_VERSION, method, prompt, pixels_digest(given)])
+        identity = json.dumps([_VERSION, __version__, method, prompt, pixels_digest(given)])
         name = hashlib.sha256(identity.encode()).hexdigest()
         return Output(self.folder / name[:2] / name, run)
 
@@ -78,7 +99,7 @@ class Output:
         return result
 
     def score(self, metric: Mapping[str, Any], target: str, measure: Callable[[np.ndarray], Any]) -> Any:
-        """What `measure(pixels)` says; kept by the metric's options and the target's digest."""
+        """What `measure(pixels)` says; kept by what `metric` holds, options and code, and the target's digest."""
         name = json.dumps([metric, target], sort_keys=True)
         if name not in self._scores:
             value = measure(self.pixels())

@@ -10,11 +10,13 @@ import numpy as np
 from basicsr.metrics import calculate_metric
 from basicsr.utils.registry import METRIC_REGISTRY
 
+from prompt_mamba_arch import __version__
+from prompt_mamba_arch.compare.cache import code_digest
 from prompt_mamba_arch.compare.tasks import Compared
 from prompt_mamba_arch.errors import UserError, one_line
 from prompt_mamba_arch.memory import is_out_of_memory
 
-__all__ = ["measured", "metric_options", "of_set"]
+__all__ = ["measured", "metric_identity", "metric_options", "of_set"]
 
 
 def metric_options(metric: Mapping[str, Any], task: Compared) -> dict[str, Any]:
@@ -27,6 +29,11 @@ def metric_options(metric: Mapping[str, Any], task: Compared) -> dict[str, Any]:
     if "test_y_channel" in known and task.luma:
         options.setdefault("test_y_channel", True)
     return options
+
+
+def metric_identity(options: Mapping[str, Any]) -> dict[str, Any]:
+    """What a metric's values depend on beside the images: its options, and the code that computes it."""
+    return {**options, "version": [__version__, code_digest(METRIC_REGISTRY.get(options["type"]))]}
 
 
 def of_set(metric: Mapping[str, Any]) -> Callable[[list], float] | None:

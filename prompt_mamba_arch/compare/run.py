@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from prompt_mamba_arch.compare.cache import Cache, Output, pixels_digest
-from prompt_mamba_arch.compare.measure import measured, metric_options, of_set
+from prompt_mamba_arch.compare.measure import measured, metric_identity, metric_options, of_set
 from prompt_mamba_arch.compare.methods import INPUT, Method, open_method
 from prompt_mamba_arch.compare.options import Plan
 from prompt_mamba_arch.compare.packages import Absent
@@ -216,7 +216,8 @@ def _score(
 ) -> None:
     for metric, options in metrics.items():
         try:
-            value = result.score(options, target, lambda pixels, o=options: measured(o, pixels, pair.gt))
+            identity = metric_identity(options)
+            value = result.score(identity, target, lambda pixels, o=options: measured(o, pixels, pair.gt))
         except (UserError, MemoryError) as error:
             why = plain_line(error) or "not enough memory"
             found.failed.append((task.name, row.method, pair.key, why))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 
 import pytest
@@ -54,6 +55,11 @@ def test_any_size_and_a_step_of_training(arch):
     heard = [p.grad is not None for p in net.parameters() if p.requires_grad]
     assert sum(heard) > 0.5 * len(heard)  # SPAN keeps its convolutions folded for evaluation beside those it trains
     assert net.training
+    again = build_network({"type": "SpandrelArch", **json.loads(json.dumps(net.config))})
+    again.load_state_dict(net.state_dict(), strict=True)
+    x = torch.rand(1, 3, 7, 9)
+    with torch.inference_mode():
+        assert torch.equal(net.eval()(x), again.eval()(x))
 
 
 def test_it_computes_what_spandrel_does(official):

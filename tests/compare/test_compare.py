@@ -11,7 +11,8 @@ from basicsr.metrics import calculate_psnr, calculate_ssim
 
 from prompt_mamba_arch import cli
 from prompt_mamba_arch.classical import median
-from prompt_mamba_arch.compare import packages
+from prompt_mamba_arch.compare import cache, measure, methods, packages
+from prompt_mamba_arch.compare import run as run_module
 from prompt_mamba_arch.compare.options import METRICS
 from prompt_mamba_arch.compare.tasks import open_task
 from prompt_mamba_arch.errors import UserError
@@ -69,6 +70,35 @@ def test_nothing_is_done_twice(run, restored, tmp_path, checkpoint, net, monkeyp
         with torch.no_grad():
             next(net.parameters()).sub_(0.01)
     assert len(restored) == 3  # other weights, another method
+
+
+def test_other_code_is_not_taken_for_the_same(run, restored, monkeypatch):
+    first = run()
+    assert len(restored) == 3
+    restored.clear()
+    measured, codes = [], {}
+    computed, digest = run_module.measured, cache.code_digest
+    monkeypatch.setattr(run_module, "measured", lambda o, *images: measured.append(o["type"]) or computed(o, *images))
+    monkeypatch.setattr(measure, "code_digest", lambda thing: codes.get(thing.__name__, digest(thing)))
+    run()
+    assert len(measured) == 1 and not restored  # the trial alone
+    codes["calculate_psnr"] = "another file"
+    measured.clear()
+    assert run(metrics=METRICS).rows["noise25"][1].scores["psnr"] == first.rows["noise25"][1].scores["psnr"]
+    assert len(measured) == 2 + 2 * 9 and not restored  # measured anew, and not restored
+    measured.clear()
+    codes["calculate_psnr"] = "a third"
+    run(metrics=METRICS)
+    assert measured.count("calculate_psnr") == 1 + 9 and measured.count("calculate_ssim") == 1  # only what has changed
+
+    monkeypatch.setattr(methods, "code_digest", lambda thing: "other code of the networks")
+    run()
+    assert len(restored) == 3
+    restored.clear()
+    monkeypatch.setattr(cache, "__version__", "another version")
+    run()
+    assert len(restored) == 3
+    assert cache.code_digest(len) == "" and cache.code_digest(Restorer) == cache.code_digest(Restorer.forward) != ""
 
 
 def test_sentences_are_those_of_the_option_file(run, restored, checkpoint):
@@ -178,16 +208,19 @@ def test_ffdnet_s_shape():
 @pytest.mark.parametrize("name", packages.PACKAGES)
 def test_packaged_networks(name, photos, run, root):
     """Each improves on what it is for, by about what was published."""
-    task, gain = {"ffdnet": ("noise25", 6), "waifu2x": ("jpeg10", 0.5), "span": ("x4", 0.5), "dat_light": ("x4", 0.5)}[
-        name
-    ]
+    task, gain = {
+        "ffdnet": ("noise25", 6), "waifu2x": ("jpeg10", 0.5), "span": ("x4", 0.5), "dat_light": ("x4", 0.5),
+        "maxim_deblurring": (["motion"], 0.5), "maxim_deraining": (["rain"], 0.5), "maxim_denoising": ("noise25", 0.5),
+        "maxim_dehazing_indoor": (["haze"], 0.5), "maxim_dehazing_outdoor": (["haze"], 0.5),
+        "maxim_enhancement": (["lowlight"], 0.5),
+    }[name]  # fmt: skip
     images = str(root / "CBSD68")
     try:
-        found = run(methods={name: {"package": name}}, tasks={task: {"images": images, "degrade": task, "limit": 2}})
+        found = run(methods={name: {"package": name}}, tasks={"it": {"images": images, "degrade": task, "limit": 2}})
     except UserError as error:
         assert "no method gave a result" in str(error) and "is left out" in run.told[0]
         pytest.skip(run.told[0])
-    before, after = (row.mean("psnr") for row in found.rows[task])
+    before, after = (row.mean("psnr") for row in found.rows["it"])
     assert after > before + gain
 
 

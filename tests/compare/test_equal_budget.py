@@ -14,6 +14,7 @@ from PIL import Image
 
 from prompt_mamba_arch import train
 from prompt_mamba_arch.compat.options import read_option_file
+from prompt_mamba_arch.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = {"enc_blocks": [1], "middle_blocks": 1, "dec_blocks": [1], "mixers": ["conv", "scan"]}
@@ -115,6 +116,32 @@ def test_the_clock_ends_a_training(script, tmp_path, monkeypatch):
     assert told == ["a: the hours were over at net_g_200.pth"]
     again = script.trained("a", files, {"hours": 1, "threads": 1}, tmp_path, told.append)
     assert again == record and len(told) == 1  # no second phase after the clock has ended the first
+
+
+@pytest.mark.parametrize("how", [KeyboardInterrupt, UserError])
+def test_time_before_an_interruption_counts(script, tmp_path, monkeypatch, how):
+    clock, asked = [0.0], []
+    monkeypatch.setattr(script.time, "perf_counter", lambda: clock[0])
+    ends = [how("stopped"), True, False]
+    (tmp_path / "experiments" / "a_2" / "models").mkdir(parents=True)
+    (tmp_path / "experiments" / "a_2" / "models" / "net_g_5.pth").touch()
+
+    def run(file, out, seconds, threads):
+        asked.append((file.stem, seconds))
+        clock[0] += 600
+        end = ends.pop(0)
+        if isinstance(end, BaseException):
+            raise end
+        return end
+
+    monkeypatch.setattr(script, "run_training", run)
+    files = [tmp_path / "a_1.yml", tmp_path / "a_2.yml"]
+    with pytest.raises(how):
+        script.trained("a", files, {"hours": 1, "threads": 1}, tmp_path, print)
+    record = script.trained("a", files, {"hours": 1, "threads": 1}, tmp_path, print)
+    assert asked == [("a_1", 3600), ("a_1", 3000), ("a_2", 2400)]
+    assert [(one["seconds"], one["finished"]) for one in record.values()] == [(1200, True), (600, False)]
+    assert all(set(one) == {"seconds", "network", "finished"} for one in record.values())
 
 
 def test_mistakes(script, study, tmp_path, capsys):
