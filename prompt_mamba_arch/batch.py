@@ -9,6 +9,7 @@ import multiprocessing.connection
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 import warnings
@@ -250,10 +251,19 @@ class _Team:
             process.kill()
 
 
+def _leave_with(first) -> None:
+    """Ends this process when the first is killed: else it would go on with its photograph while a new run takes it."""
+    first.join()
+    os._exit(1)
+
+
 def _member(pipe, wish: Wish, threads: int) -> None:
     """What another process does: asks for a job, until there is none or the first process is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all of them; the first ends the others
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # and not at once: temporary files are removed
+    first = multiprocessing.parent_process()
+    if first is not None:
+        threading.Thread(target=_leave_with, args=(first,), daemon=True).start()
     warnings.simplefilter("ignore")  # the first process says them
     logging.getLogger("prompt_mamba_arch").setLevel(logging.ERROR)
     torch.set_num_threads(threads)
