@@ -25,6 +25,7 @@ from prompt_mamba_arch.comparison import before_after
 from prompt_mamba_arch.errors import UserError, one_line, plain_line
 from prompt_mamba_arch.image_io import Photo, read_photo, write_photo
 from prompt_mamba_arch.restore import Restorer
+from prompt_mamba_arch.scratch import arrays_in
 
 __all__ = ["Job", "News", "Wish", "load", "restore_file", "restore_files"]
 
@@ -105,8 +106,9 @@ def restore_file(
 
 def _restore_photo(restorer: Restorer, job: Job, how: tuple, wish: Wish) -> list[str]:
     source, target, comparison = job
-    photo = read_photo(source)
-    pixels = restorer.restore(photo.pixels, *how, ensemble=wish.ensemble)
+    empty = arrays_in(target.parent)  # there is room for the result, too
+    photo = read_photo(source, empty=empty)
+    pixels = restorer.restore(photo.pixels, *how, ensemble=wish.ensemble, empty=empty)
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.exists() and not wish.overwrite:
         raise UserError(f"{str(target)!r} has come to be there meanwhile, and is kept")

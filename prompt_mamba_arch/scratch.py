@@ -25,7 +25,8 @@ class _Map(mmap.mmap):
 
 
 def arrays_in(folder: Path) -> Empty:
-    """What makes arrays, as `numpy.empty` does: small ones in memory, large ones in nameless files in the folder.
+    """What makes arrays, as `numpy.empty` does: small ones in memory, large ones in nameless files in the folder,
+    which is made when it is needed.
 
     The files vanish with their arrays, and with the process, however it ends. Where there is no room for one, or the
     system has no such files, the array is in memory.
@@ -36,6 +37,7 @@ def arrays_in(folder: Path) -> Empty:
         if size < _LARGE:
             return np.empty(shape, dtype)
         try:
+            folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=folder) as file:
                 # reserved now: a disk that is full later would end the process
                 os.posix_fallocate(file.fileno(), 0, size)
