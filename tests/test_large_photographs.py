@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from prompt_mamba_arch import batch, image_io, image_strips, scratch
+from prompt_mamba_arch.comparison import before_after
 from prompt_mamba_arch.image_io import Photo, read_photo, write_photo
 from prompt_mamba_arch.restore import Restorer
 
@@ -233,6 +234,15 @@ def test_restored_as_small_ones(tmp_path, small_is_large, name, strength):
     assert strips.exif == whole.exif and strips.pixels.dtype == dtype
     assert (whole.pixels != read_photo(tmp_path / name).pixels).any() == (strength > 0 or name == "a.jpg")
     assert os.listdir(tmp_path / "strips") == [name]
+
+
+def test_before_and_after_of_large_photographs_are_made_smaller():
+    image = np.repeat(np.repeat(_picture(shape=(90, 60))[:, :20], 100, axis=0), 20, axis=1)  # 9000 x 400
+    sheet = before_after(image, 255 - image)
+    assert sheet.dtype == np.uint8 and sheet.shape[0] > 4096
+    half = sheet.shape[1] // 2
+    for part, whole in ((sheet[-4096:, : half - 4], image), (sheet[-4096:, half + 4 :], 255 - image)):
+        assert np.abs(part.mean(axis=(0, 1)) - whole.mean(axis=(0, 1))).max() < 3
 
 
 def _growth(do):
