@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import mmap
 import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -28,8 +30,8 @@ def arrays_in(folder: Path) -> Empty:
     """What makes arrays, as `numpy.empty` does: small ones in memory, large ones in nameless files in the folder,
     which is made when it is needed.
 
-    The files vanish with their arrays, and with the process, however it ends. Where there is no room for one, or the
-    system has no such files, the array is in memory.
+    The files vanish with their arrays, and with the process, however it ends. Where there is no room for one, the array
+    is in memory.
     """
 
     def empty(shape: tuple, dtype: np.dtype) -> np.ndarray:
@@ -39,13 +41,28 @@ def arrays_in(folder: Path) -> Empty:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=folder) as file:
-                # reserved now: a disk that is full later would end the process
-                os.posix_fallocate(file.fileno(), 0, size)
+                _reserve(file, size)
                 return np.frombuffer(_Map(file.fileno(), size), dtype).reshape(shape)
-        except (OSError, AttributeError):
+        except OSError:
             return np.empty(shape, dtype)
 
     return empty
+
+
+def _reserve(file: BinaryIO, size: int) -> None:
+    """Now, as a disk that is full later would end the process."""
+    try:
+        os.posix_fallocate(file.fileno(), 0, size)
+        return
+    except AttributeError:  # not on this system
+        pass
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # what file systems that cannot do it say
+            raise
+    zeros = bytes(min(size, _STRIP))
+    for start in range(0, size, _STRIP):
+        file.write(zeros[: size - start])
+    file.flush()
 
 
 def release(*arrays: np.ndarray | None) -> None:
