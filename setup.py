@@ -165,6 +165,7 @@ setup(
         "compare": ["scikit-image>=0.22", "PyWavelets", "ncnn", "einops"],
         "export": ["onnx>=1.16", "onnxruntime>=1.18", "onnxscript>=0.5"],
         "video": ["av>=12"],
+        "large": ["pyvips[binary]>=2.2"],  # photographs read in strips
         "peers": ["spandrel>=0.4"],
         "peers-restricted": ["spandrel>=0.4", "spandrel-extra-arches>=0.2"],  # licences that restrict their use
         # Gradio 6 needs Python 3.10
@@ -172,7 +173,7 @@ setup(
         "study": STUDY,
         "dev": [
             *("pytest>=8", "ruff>=0.6", "scikit-image>=0.22", "lpips>=0.1.4", "spandrel>=0.4"),
-            *("gradio>=6; python_version >= '3.10'", "playwright>=1.40", *STUDY),
+            *("gradio>=6; python_version >= '3.10'", "playwright>=1.40", "pyvips[binary]>=2.2", *STUDY),
         ],
     },
     entry_points={"console_scripts": ["prompt-mamba=prompt_mamba_cli:main"]},

@@ -9,6 +9,7 @@ import multiprocessing.connection
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 import warnings
@@ -24,6 +25,7 @@ from prompt_mamba_arch.comparison import before_after
 from prompt_mamba_arch.errors import UserError, one_line, plain_line
 from prompt_mamba_arch.image_io import Photo, read_photo, write_photo
 from prompt_mamba_arch.restore import Restorer
+from prompt_mamba_arch.scratch import arrays_in
 
 __all__ = ["Job", "News", "Wish", "load", "restore_file", "restore_files"]
 
@@ -104,8 +106,9 @@ def restore_file(
 
 def _restore_photo(restorer: Restorer, job: Job, how: tuple, wish: Wish) -> list[str]:
     source, target, comparison = job
-    photo = read_photo(source)
-    pixels = restorer.restore(photo.pixels, *how, ensemble=wish.ensemble)
+    empty = arrays_in(target.parent)  # there is room for the result, too
+    photo = read_photo(source, empty=empty)
+    pixels = restorer.restore(photo.pixels, *how, ensemble=wish.ensemble, empty=empty)
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.exists() and not wish.overwrite:
         raise UserError(f"{str(target)!r} has come to be there meanwhile, and is kept")
@@ -250,10 +253,19 @@ class _Team:
             process.kill()
 
 
+def _leave_with(first) -> None:
+    """Ends this process when the first is killed: else it would go on with its photograph while a new run takes it."""
+    first.join()
+    os._exit(1)
+
+
 def _member(pipe, wish: Wish, threads: int) -> None:
     """What another process does: asks for a job, until there is none or the first process is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all of them; the first ends the others
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # and not at once: temporary files are removed
+    first = multiprocessing.parent_process()
+    if first is not None:
+        threading.Thread(target=_leave_with, args=(first,), daemon=True).start()
     warnings.simplefilter("ignore")  # the first process says them
     logging.getLogger("prompt_mamba_arch").setLevel(logging.ERROR)
     torch.set_num_threads(threads)

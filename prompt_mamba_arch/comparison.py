@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -23,7 +24,7 @@ def before_after(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     height, width = after.shape[:2]
     scale = min(1, _LONGEST / max(height, width))
     width, height = max(round(width * scale), 1), max(round(height * scale), 1)
-    pictures = [Image.fromarray(_eight_bits(image)) for image in (before, after)]
+    pictures = [Image.fromarray(_eight_bits(_reduced(image, width, height))) for image in (before, after)]
     pictures = [p if p.size == (width, height) else p.resize((width, height), Image.Resampling.BICUBIC)
                 for p in pictures]  # fmt: skip
     size = max(12, min(width, height) // 30)
@@ -37,6 +38,12 @@ def before_after(before: np.ndarray, after: np.ndarray) -> np.ndarray:
         draw.text((left + size // 3, top + size // 8), word, fill="black", font=font)
         sheet.paste(picture, (left, top + line))
     return np.asarray(sheet)
+
+
+def _reduced(image: np.ndarray, width: int, height: int) -> np.ndarray:
+    """A much larger image at that size: Pillow would copy all of it."""
+    much = image.shape[0] >= 2 * height and image.shape[1] >= 2 * width
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA) if much else image
 
 
 def _eight_bits(image: np.ndarray) -> np.ndarray:

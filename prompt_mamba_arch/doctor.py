@@ -38,7 +38,7 @@ _PACKAGES = (
 )
 _EXTRAS = {  # extra -> a package of it
     **{"lpips": "lpips", "video": "av", "export": "onnxruntime", "app": "gradio", "study": "starlette"},
-    "peers": "spandrel",
+    **{"peers": "spandrel", "large": "pyvips"},
 }
 _BUILD = (
     "python setup.py build_ext --inplace --force  (in a clone; else install the package again, with a C++ compiler)"

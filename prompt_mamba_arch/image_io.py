@@ -17,7 +17,10 @@ import cv2
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
+from prompt_mamba_arch import image_strips
 from prompt_mamba_arch.errors import UserError, one_line, replace_on_success
+from prompt_mamba_arch.image_strips import Channels
+from prompt_mamba_arch.scratch import Empty, arrays_in, copied, release
 
 __all__ = ["SUFFIXES", "Photo", "read_photo", "read_size", "write_photo"]
 
@@ -30,7 +33,7 @@ _ALPHA_FORMATS = ("PNG", "TIFF", "WEBP")
 _LONGEST_SIDE = {"JPEG": 65500, "WEBP": 16383}
 _MAX_PIXELS = 500_000_000  # more is taken for a decompression bomb
 _MAX_JPEG_EXIF = 65533  # bytes
-_STRIP = 1 << 20  # pixels
+_LARGE = 32_000_000  # pixels; from here on, photographs are read and written in strips
 
 # TIFF and EXIF tags
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _STRIP_OFFSETS = 256, 257, 258, 259, 262, 273
@@ -75,8 +78,11 @@ class Photo:
         return replace(self, pixels=pixels, alpha=alpha)
 
 
-def read_photo(path: str | os.PathLike) -> Photo:
+def read_photo(path: str | os.PathLike, *, empty: Empty = np.empty) -> Photo:
     """Reads PNG, JPEG, WebP, TIFF or BMP, 8 or 16 bits, gray, colour or palette, with or without alpha.
+
+    Args:
+        empty: makes the arrays, of their shape and type; that of `scratch.arrays_in` lays large ones on the disk.
 
     Raises:
         UserError: missing, empty, cut off, no image, an image of an unknown kind, or more than 500 megapixels.
@@ -84,8 +90,12 @@ def read_photo(path: str | os.PathLike) -> Photo:
     """
     path = Path(path)
     with _opened(path) as image:
-        image.load()  # tells of damage that OpenCV passes over
-        return _from_pillow(path, image)
+        # Pillow turns TIFF files upright when it loads them, but not what is said of their sides
+        tag = image.tag_v2.get(_ORIENTATION, 1) if image.format == "TIFF" else 1
+        stored = image_strips.read_strips(path, image, empty) if image.width * image.height >= _LARGE else None
+        if stored is None:
+            image.load()  # tells of damage that OpenCV passes over
+        return _from_pillow(path, image, stored, tag, empty)
 
 
 def read_size(path: str | os.PathLike) -> tuple[int, int]:
@@ -105,7 +115,8 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     if path.stat().st_size == 0:
         raise UserError(f"{str(path)!r} is empty")
     try:
-        with _our_limits(), Image.open(path, formats=list(set(SUFFIXES.values()))) as image:
+        # as a file: of a path, Pillow maps TIFF files that are not compressed, and those lying on their side wrongly
+        with _our_limits(), open(path, "rb") as file, Image.open(file, formats=list(set(SUFFIXES.values()))) as image:
             if image.width * image.height > _MAX_PIXELS:
                 raise UserError(f"{str(path)!r} has {image.width} x {image.height} pixels, too many to be a photo")
             yield image
@@ -132,7 +143,9 @@ def _our_limits() -> Iterator[None]:
         Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = before
 
 
-def _from_pillow(path: Path, image: Image.Image) -> Photo:
+def _from_pillow(path: Path, image: Image.Image, stored: np.ndarray | None, tag: int, empty: Empty) -> Photo:
+    """`stored`: its pixels if they have been read in strips; then Pillow has read the header alone. `tag`: how a TIFF
+    file says that its pixels lie."""
     notes = []
     if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # phones put depth maps and previews into them
         notes.append(f"only the first of {image.n_frames} images in the file is read")
@@ -144,31 +157,35 @@ def _from_pillow(path: Path, image: Image.Image) -> Photo:
         notes.append("its XMP data (captions, edits of photo programs) are not kept")
     exif, orientation = None, 1
     try:
-        exif, orientation = _exif(image)
+        # Pillow would read all of a PNG file to look for it
+        exif, orientation = _exif(image, image.getexif() if stored is None else Image.Image.getexif(image))
     except Exception:  # the photograph is whole; Pillow raises nearly everything here, too
         notes.append("its EXIF data are damaged and were left out")
-    deep = _deep_pixels(path, image)
-    if deep is None:
-        pixels = _shallow_pixels(path, image)
+    if stored is None:
+        pixels, turned = _deep_pixels(path, image) or (_shallow_pixels(path, image, empty), None)
+        orientation = orientation if turned is None else turned
     else:
-        pixels = deep[0]
-        orientation = orientation if deep[1] is None else deep[1]
-    pixels = _upright(pixels, orientation)
+        pixels = stored
+    pixels = _contiguous(_upright(pixels, orientation), empty)
     dpi = _dpi(image.info.get("dpi"))
-    if dpi and orientation >= 5:
+    if dpi and (orientation in (5, 6, 7, 8) or tag in (5, 6, 7, 8)):
         dpi = dpi[::-1]
     gray = pixels.shape[2] in (1, 2)
-    alpha = np.ascontiguousarray(pixels[..., -1]) if pixels.shape[2] in (2, 4) else None
-    rgb = np.repeat(pixels[..., :1], 3, axis=2) if gray else np.ascontiguousarray(pixels[..., :3])
+    alpha = _contiguous(pixels[..., -1], empty) if pixels.shape[2] in (2, 4) else None
+    rgb = np.broadcast_to(pixels[..., :1], (*pixels.shape[:2], 3)) if gray else pixels[..., :3]
+    rgb = _contiguous(rgb, empty)
     return Photo(rgb, alpha, gray, exif, icc, dpi, tuple(notes))
 
 
-def _exif(image: Image.Image) -> tuple[bytes | None, int]:
-    """The EXIF block for the upright photograph, and how `image.load()` left it lying.
+def _contiguous(array: np.ndarray, empty: Empty) -> np.ndarray:
+    return array if array.flags.c_contiguous and array.flags.writeable else copied(array, empty)
 
-    To be asked after loading: Pillow turns TIFF files upright by itself and then forgets their tag.
+
+def _exif(image: Image.Image, exif: Image.Exif) -> tuple[bytes | None, int]:
+    """The EXIF block for the upright photograph, and how its pixels lie.
+
+    If they were loaded by Pillow, `exif` is to be read after that: it turns TIFF files upright and forgets their tag.
     """
-    exif = image.getexif()
     orientation = exif.get(_ORIENTATION, 1)
     if image.format == "TIFF":
         for tag in _STORAGE_TAGS:
@@ -285,7 +302,7 @@ def _first_directory(block: bytes) -> tuple[str, int, list[tuple[int, bytes]]]:
     return order, start, [(struct.unpack_from(order + "H", block, p)[0], block[p : p + 12]) for p in places]
 
 
-def _shallow_pixels(path: Path, image: Image.Image) -> np.ndarray:
+def _shallow_pixels(path: Path, image: Image.Image, empty: Empty) -> np.ndarray:
     """(H, W, 1 to 4) uint8."""
     transparent = "transparency" in image.info
     mode = {"1": "L", "La": "LA", "RGBa": "RGBA", "PA": "RGBA"}.get(image.mode, image.mode)
@@ -293,26 +310,28 @@ def _shallow_pixels(path: Path, image: Image.Image) -> np.ndarray:
         mode = "LA"
     elif transparent or mode not in ("L", "LA", "RGB", "RGBA"):
         mode = "RGBA" if transparent or mode == "RGBA" else "RGB"
-    pixels = np.empty((image.height, image.width, len(mode)), np.uint8)
-    rows = max(1, _STRIP // image.width)  # converted in strips: Pillow's copies of a large photograph are larger
+    pixels = empty((image.height, image.width, len(mode)), np.uint8)
+    # converted in strips: Pillow's copies of a large photograph are larger
+    rows = max(1, image_strips.STRIP // image.width)
     try:
         for top in range(0, image.height, rows):
             strip = image.crop((0, top, image.width, min(top + rows, image.height)))
             pixels[top : top + rows] = np.atleast_3d(np.asarray(strip.convert(mode)))
+            release(pixels)
     except ValueError:
         raise UserError(f"{str(path)!r} holds {image.mode} colours; save it as RGB") from None
     return pixels
 
 
 def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """What the EXIF tag asks a viewer to do, done."""
+    """What the EXIF tag asks a viewer to do, done; a view."""
     if orientation in (5, 6, 7, 8):
         pixels = pixels.transpose(1, 0, 2)
     if orientation in (2, 3, 6, 7):
         pixels = pixels[:, ::-1]
     if orientation in (3, 4, 7, 8):
         pixels = pixels[::-1]
-    return np.ascontiguousarray(pixels)
+    return pixels
 
 
 def write_photo(path: str | os.PathLike, photo: Photo) -> list[str]:
@@ -335,20 +354,16 @@ def write_photo(path: str | os.PathLike, photo: Photo) -> list[str]:
         height, width = photo.pixels.shape[:2]
         raise UserError(f"cannot write {path.name!r}: {kind} cannot hold {width} x {height} pixels; write PNG or TIFF")
     photo, lost = _for_format(photo, kind)
-    channels = photo.pixels
-    if photo.gray:
-        # the mean of the channels, rounded; exact where they are equal
-        channels = ((channels.astype(np.uint32).sum(axis=2, keepdims=True) + 1) // 3).astype(channels.dtype)
-    if photo.alpha is not None:
-        channels = np.concatenate([channels, photo.alpha[..., None]], axis=2)
+    channels = Channels(photo.pixels, photo.alpha, photo.gray)
+    large = channels.shape[0] * channels.shape[1] >= _LARGE
     with replace_on_success(path) as temporary:
         try:
             if kind == "TIFF":
                 _write_tiff(temporary, channels, photo)
-            elif channels.dtype == np.uint16:
-                _write_png16(temporary, channels, photo)
+            elif kind == "PNG" and (large or channels.dtype == np.uint16):
+                image_strips.write_png(temporary, channels, before=_png_chunks(photo))
             else:
-                _write_shallow(temporary, channels, kind, photo)
+                _write_shallow(temporary, channels, kind, photo, large)
         except (ValueError, OSError) as error:
             if isinstance(error, OSError) and error.errno is not None:  # the disk's, not the encoder's
                 raise
@@ -382,7 +397,7 @@ def _for_format(photo: Photo, kind: str) -> tuple[Photo, list[str]]:
     return replace(photo, pixels=pixels, alpha=alpha, gray=gray, exif=exif, icc=icc), lost
 
 
-def _write_shallow(path: Path, channels: np.ndarray, kind: str, photo: Photo) -> None:
+def _write_shallow(path: Path, channels: Channels, kind: str, photo: Photo, large: bool) -> None:
     options: dict = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"quality": 95, "method": 4}}.get(kind, {})
     if photo.exif:
         options["exif"] = photo.exif
@@ -390,11 +405,15 @@ def _write_shallow(path: Path, channels: np.ndarray, kind: str, photo: Photo) ->
         options["icc_profile"] = photo.icc
     if photo.dpi and kind != "WEBP":
         options["dpi"] = photo.dpi
-    image = Image.fromarray(channels[..., 0] if channels.shape[2] == 1 else channels)
+    if large and kind == "JPEG":
+        image_strips.write_jpeg(path, channels, arrays_in(path.parent), **options)
+        return
+    stored = channels.rows(0, channels.shape[0])
+    image = Image.fromarray(stored[..., 0] if stored.shape[2] == 1 else stored)
     image.save(path, kind, **options)
 
 
-def _write_tiff(path: Path, channels: np.ndarray, photo: Photo) -> None:
+def _write_tiff(path: Path, channels: Channels, photo: Photo) -> None:
     """TIFF 6.0, deflated with the horizontal predictor. Pillow writes 16 bits for gray only; OpenCV no metadata.
 
     An EXIF block is the start of a TIFF file: header, directory, values at places counted from its start. The file is
@@ -418,9 +437,9 @@ def _write_tiff(path: Path, channels: np.ndarray, photo: Photo) -> None:
 
         rows = max(1, 2**20 // (width * count * channels.dtype.itemsize))
         offsets, lengths = [], []
-        for top in range(0, height, rows):
-            strip = channels[top : top + rows].copy()
-            strip[:, 1:] -= channels[top : top + rows, :-1]  # modulo 2^bits, as the reader adds
+        for _, stored in channels.strips(rows):
+            strip = stored.copy()
+            strip[:, 1:] -= stored[:, :-1]  # modulo 2^bits, as the reader adds
             data = zlib.compress(strip.astype(f"{order}u{bits // 8}").tobytes(), 6)
             offsets.append(put(data))
             lengths.append(len(data))
@@ -462,37 +481,14 @@ def _write_tiff(path: Path, channels: np.ndarray, photo: Photo) -> None:
         file.write(struct.pack(order + "I", directory))
 
 
-def _write_png16(path: Path, channels: np.ndarray, photo: Photo) -> None:
-    """A 16-bit PNG with colour profile, EXIF and resolution (PNG specification, third edition): Pillow writes 16 bits
-    for gray only, OpenCV writes no metadata and no gray with alpha."""
-    height, width, count = channels.shape
-    colour = {1: 0, 2: 4, 3: 2, 4: 6}[count]
-    chunks = [(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, colour, 0, 0, 0))]
+def _png_chunks(photo: Photo) -> list[tuple[bytes, bytes]]:
+    """Colour profile, resolution and EXIF as (kind, data): Pillow writes 16 bits for gray only, and all at once; OpenCV
+    writes no metadata and no gray with alpha."""
+    chunks = []
     if photo.icc:
         chunks.append((b"iCCP", b"ICC profile\0\0" + zlib.compress(photo.icc)))
     if photo.dpi:
         chunks.append((b"pHYs", struct.pack(">IIB", *(round(dpi / 0.0254) for dpi in photo.dpi), 1)))
     if photo.exif:
         chunks.append((b"eXIf", photo.exif[6:] if photo.exif.startswith(b"Exif\0\0") else photo.exif))
-    with open(path, "wb") as file:
-
-        def put(kind: bytes, data: bytes) -> None:
-            file.write(struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)))
-
-        file.write(b"\x89PNG\r\n\x1a\n")
-        for kind, data in chunks:
-            put(kind, data)
-        compressor, above = zlib.compressobj(6), np.zeros(2 * width * count, np.uint8)
-        rows = max(1, _STRIP // width)
-        for top in range(0, height, rows):
-            strip = channels[top : top + rows].astype(">u2").reshape(-1, width * count).view(np.uint8)
-            # filter "up": what differs from the row above compresses better than the values
-            filtered = np.full((len(strip), strip.shape[1] + 1), 2, np.uint8)
-            filtered[0, 1:] = strip[0] - above
-            filtered[1:, 1:] = strip[1:] - strip[:-1]
-            above = strip[-1]
-            data = compressor.compress(filtered)
-            if data:
-                put(b"IDAT", data)
-        put(b"IDAT", compressor.flush())
-        put(b"IEND", b"")
+    return chunks

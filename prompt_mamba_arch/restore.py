@@ -17,8 +17,9 @@ from prompt_mamba_arch.ensemble import self_ensemble
 from prompt_mamba_arch.errors import UserError, one_line
 from prompt_mamba_arch.memory import free_memory, is_out_of_memory
 from prompt_mamba_arch.ops import available_backends
+from prompt_mamba_arch.scratch import Empty, copied, release
 from prompt_mamba_arch.text import TextEncoder, Wish, read_intent
-from prompt_mamba_arch.tiling import restore_in_strips
+from prompt_mamba_arch.tiling import restore_in_blocks
 
 __all__ = ["Restorer", "shipped_models"]
 
@@ -134,6 +135,7 @@ class Restorer:
         progress: Callable[[int, int], None] | None = None,
         *,
         ensemble: bool = False,
+        empty: Empty = np.empty,
     ) -> np.ndarray:
         """Restores one image.
 
@@ -147,6 +149,8 @@ class Restorer:
             tile: `auto` (tiles only if the whole image needs too much memory), `none`, or a side in pixels.
             progress: called with (tiles done, tiles in all).
             ensemble: the mean over the image's eight turned and mirrored versions: a little better, eight times slower.
+            empty: makes the result's array of its shape and type; that of `scratch.arrays_in` lays large ones on the
+                disk.
 
         Returns:
             (H * upscale, W * upscale, 3) of the image's type.
@@ -166,24 +170,25 @@ class Restorer:
         texts = [self.embed(prompt) for prompt in prompts]
         if self.upscale == 1:
             if strength == 0:
-                return image.copy()
+                return copied(image, empty)
             texts = [text for prompt, text in zip(prompts, texts) if prompt != _NOTHING]
             if not texts:
-                return image.copy()
+                return copied(image, empty)
         for turn, text in enumerate(texts):
 
             def report(done: int, tiles: int, turn: int = turn) -> None:
                 progress(turn * tiles + done, len(texts) * tiles)
 
-            image = self._once(image, text, float(strength), tile, None if progress is None else report, ensemble)
+            told = None if progress is None else report
+            image = self._once(image, text, float(strength), tile, told, ensemble, empty)
         return image
 
-    def _once(self, image: np.ndarray, text: torch.Tensor | None, strength: float, tile, progress, ensemble: bool):
+    def _once(self, image: np.ndarray, text: torch.Tensor | None, strength: float, tile, progress, ensemble, empty):
         """`restore` for one prompt."""
         side = self.tile_side(image.shape[:2], tile)
         height, width = (size * self.upscale for size in image.shape[:2])
         try:
-            restored = np.empty((height, width, 3), image.dtype)
+            restored = empty((height, width, 3), image.dtype)
         except MemoryError:
             raise UserError(f"not enough memory for a result of {width} x {height} pixels") from None
         while True:
@@ -255,9 +260,9 @@ class Restorer:
         progress: Callable[[int, int], None] | None,
         ensemble: bool,
     ) -> None:
-        """Fills every row of `result`, which is all that is kept of the image beside two rows of tiles."""
+        """Fills all of `result`, which is all that is kept of the image beside a tile and what rows of them share."""
         full = np.float32(1 if image.dtype == np.float32 else np.iinfo(image.dtype).max)
-        strips = restore_in_strips(
+        blocks = restore_in_blocks(
             image,
             lambda part: self._run(part.astype(np.float32) / full, text, strength, ensemble),
             tile=side,
@@ -266,11 +271,13 @@ class Restorer:
             upscale=self.upscale,
             progress=progress,
         )
-        for top, strip in strips:
-            if not np.isfinite(strip).all():
+        for top, left, block in blocks:
+            if not np.isfinite(block).all():
                 raise UserError(f"the network {self.name!r} gave values that are not numbers; its weights are damaged")
-            strip = strip.clip(0, 1)
-            result[top : top + len(strip)] = strip if image.dtype == np.float32 else np.rint(strip * full)
+            block = block.clip(0, 1)
+            place = result[top : top + len(block), left : left + block.shape[1]]
+            place[:] = block if image.dtype == np.float32 else np.rint(block * full)
+            release(image, result)
 
     def _run(self, image: np.ndarray, text: torch.Tensor | None, strength: float, ensemble: bool) -> np.ndarray:
         """(h, w, 3) float32 -> the same, enlarged by `upscale`."""

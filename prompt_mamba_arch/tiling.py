@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-__all__ = ["restore_in_strips", "tile_spans"]
+__all__ = ["restore_in_blocks", "tile_spans"]
 
 
 def tile_spans(size: int, tile: int, overlap: int, multiple: int) -> list[tuple[int, int]]:
@@ -50,7 +50,7 @@ def _windows(size: int, spans: list[tuple[int, int]], overlap: int) -> list[np.n
     return [window / total[start:stop] for window, (start, stop) in zip(windows, spans)]
 
 
-def restore_in_strips(
+def restore_in_blocks(
     image: np.ndarray,
     run: Callable[[np.ndarray], np.ndarray],
     *,
@@ -59,11 +59,11 @@ def restore_in_strips(
     multiple: int = 1,
     upscale: int = 1,
     progress: Callable[[int, int], None] | None = None,
-) -> Iterator[tuple[int, np.ndarray]]:
-    """Runs `run` on overlapping tiles, blends them, and gives the rows away as soon as they are finished.
+) -> Iterator[tuple[int, int, np.ndarray]]:
+    """Runs `run` on overlapping tiles, blends them, and gives pixels away as soon as they are finished.
 
-    So no more than two rows of tiles are held at a time, however high the image is. What `run` makes of a pixel may
-    depend on pixels up to a quarter of the overlap away: then tiles change nothing.
+    So no more is held at a time than one tile and what a row of tiles shares with the next, however large the image is.
+    What `run` makes of a pixel may depend on pixels up to a quarter of the overlap away: then tiles change nothing.
 
     Args:
         image: (H, W, C) of any type.
@@ -73,8 +73,8 @@ def restore_in_strips(
         progress: called with (tiles done, tiles in all).
 
     Yields:
-        Row of the result at which the strip begins, and the strip, (rows, W * upscale, channels) float32; from the top
-        to the bottom, without gaps.
+        Row and column of the result at which the block begins, and the block, (rows, columns, channels) float32; row of
+        tiles by row of tiles, each from the left to the right. Together they cover every pixel once.
     """
     height, width = image.shape[:2]
     rows, columns = (tile_spans(side, tile, overlap, multiple) for side in (height, width))
@@ -83,24 +83,27 @@ def restore_in_strips(
         _windows(side * upscale, [(a * upscale, b * upscale) for a, b in spans], overlap * upscale)
         for side, spans in ((height, rows), (width, columns))
     )
-    rest = None  # what the last row of tiles gave to the rows of the next one
+    above = None  # (rows, W * upscale, channels): what the rows of tiles so far gave to the rows of the next one
     for i, (top, bottom) in enumerate(rows):
-        strip = None
+        finished = ((rows[i + 1][0] if i + 1 < len(rows) else height) - top) * upscale
+        below, before = None, None  # before: what the tiles so far of this row gave to the columns of the next one
         for j, (left, right) in enumerate(columns):
-            result = run(image[top:bottom, left:right])
+            block = run(image[top:bottom, left:right])
             if tiles > 1:
-                result = result * (down[i][:, None, None] * across[j][None, :, None])
-            if len(columns) == 1:
-                strip = result
-            else:
-                if strip is None:
-                    strip = np.zeros((result.shape[0], width * upscale, result.shape[2]), np.float32)
-                strip[:, left * upscale : right * upscale] += result
+                block = block * (down[i][:, None, None] * across[j][None, :, None])
+            if before is not None:
+                block[:, : before.shape[1]] += before
+            done = ((columns[j + 1][0] if j + 1 < len(columns) else width) - left) * upscale
+            before = block[:, done:].copy()
+            block = block[:, :done]
+            place = slice(left * upscale, left * upscale + done)
+            if above is not None:
+                block[: len(above)] += above[:, place]
+            if len(block) > finished:
+                if below is None:
+                    below = np.empty((len(block) - finished, width * upscale, block.shape[2]), np.float32)
+                below[:, place] = block[finished:]
             if progress is not None:
                 progress(i * len(columns) + j + 1, tiles)
-        if rest is not None:
-            strip[: len(rest)] += rest
-        end = rows[i + 1][0] if i + 1 < len(rows) else height
-        finished = (end - top) * upscale
-        rest = strip[finished:].copy()
-        yield top * upscale, strip[:finished]
+            yield top * upscale, place.start, block[:finished]
+        above = below

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from pathlib import Path
 
 HELP = "compare methods on the same pixels: tables, significance, pictures, quality against cost"
 
@@ -34,5 +33,6 @@ def run(args: argparse.Namespace) -> int:
     command = shlex.join(words + (["--force_yml", *args.force_yml] if args.force_yml else []))
     written = write_comparison(found, command)
     print((plan.output / "table.md").read_text(encoding="utf-8"))
-    print(f"written to {str(plan.output)!r}: {', '.join(Path(path).name for path in written)}")
+    names = (f"{path.name}/" if path.is_dir() else path.name for path in written)
+    print(f"written to {str(plan.output)!r}: {', '.join(names)}")
     return 1 if found.failed else 0

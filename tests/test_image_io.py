@@ -116,7 +116,7 @@ def test_opencv_and_pillow_read_what_is_written(tmp_path, suffix, channels, dtyp
 
 def test_large_files_of_several_strips(tmp_path, monkeypatch):
     photo = Photo(_pixels((1100, 900), 3, np.uint16))
-    monkeypatch.setattr("prompt_mamba_arch.image_io._STRIP", 100_000)  # of PNG files, and of what is read
+    monkeypatch.setattr("prompt_mamba_arch.image_strips.STRIP", 100_000)  # of PNG files, and of what is read
     for suffix in (".tif", ".png"):
         write_photo(tmp_path / f"a{suffix}", photo)
         _same(photo, read_photo(tmp_path / f"a{suffix}"))
@@ -419,7 +419,7 @@ def test_large_photographs_are_no_bombs(tmp_path, monkeypatch, megapixels, refus
     idat = b"IDAT" + zlib.compress(b"\0")
     path.write_bytes(start + struct.pack(">I", len(idat) - 4) + idat + struct.pack(">I", zlib.crc32(idat)))
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda self: None)
-    monkeypatch.setattr("prompt_mamba_arch.image_io._from_pillow", lambda path, image: image.size)
+    monkeypatch.setattr("prompt_mamba_arch.image_io._from_pillow", lambda path, image, *others: image.size)
     limit = Image.MAX_IMAGE_PIXELS
     if refused:
         with pytest.raises(UserError, match="too many"):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from prompt_mamba_arch.tiling import restore_in_strips, tile_spans
+from prompt_mamba_arch.tiling import _windows, restore_in_blocks, tile_spans
 
 
 def _noise(*shape):
@@ -16,13 +16,16 @@ def _noise(*shape):
 
 
 def _restore(image, run, *, tile, overlap, **how):
-    """The strips put together, after a look at whether they are in order and without gaps."""
-    strips, row = [], 0
-    for top, strip in restore_in_strips(image, run, tile=tile, overlap=overlap, **how):
-        assert top == row and len(strip) > 0
-        strips.append(strip)
-        row += len(strip)
-    return np.concatenate(strips)
+    """The blocks put together, after a look at whether they cover every pixel once."""
+    blocks = list(restore_in_blocks(image, run, tile=tile, overlap=overlap, **how))
+    height, width = (max(at[i] + at[2].shape[i] for at in blocks) for i in (0, 1))
+    result, times = np.empty((height, width, blocks[0][2].shape[2]), np.float32), np.zeros((height, width), int)
+    for top, left, block in blocks:
+        place = slice(top, top + block.shape[0]), slice(left, left + block.shape[1])
+        result[place] = block
+        times[place] += 1
+    assert (times == 1).all()
+    return result
 
 
 @pytest.mark.parametrize("multiple", [1, 4, 8, 32])
@@ -116,17 +119,42 @@ def test_progress_counts_to_the_end():
     assert seen == [(done, 4) for done in range(1, 5)]
 
 
-def test_memory_does_not_grow_with_the_height():
-    """The peak of what numpy holds, while an image of eight times the height is restored and its strips thrown away."""
+def test_blending_adds_in_the_order_of_the_tiles():
+    """To the last bit what the sum over all tiles in float32 is, row by row of them."""
+    image, levels = _noise(150, 171, 3), np.random.default_rng(1).random(1000, dtype=np.float32)
 
-    def peak(height):
-        image = np.zeros((height, 256, 3), np.uint8)
+    def run(part):
+        return part * levels[part.shape[0] * part.shape[1] % 1000] + levels[int(1e6 * part[0, 0, 0]) % 1000]
+
+    for tile, overlap in ((64, 16), (50, 25), (171, 20), (32, 0)):
+        rows, columns = (tile_spans(side, tile, overlap, 8) for side in image.shape[:2])
+        windows = [_windows(side, spans, overlap) for side, spans in zip(image.shape, (rows, columns))]
+        expected = np.zeros_like(image)
+        for (top, bottom), down in zip(rows, windows[0]):
+            strip = np.zeros((bottom - top, *image.shape[1:]), np.float32)
+            for (left, right), across in zip(columns, windows[1]):
+                strip[:, left:right] += run(image[top:bottom, left:right]) * (down[:, None, None] * across[:, None])
+            expected[top:bottom] += strip
+        np.testing.assert_array_equal(_restore(image, run, tile=tile, overlap=overlap, multiple=8), expected)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_memory_does_not_grow_with_the_image(axis):
+    """The peak of what numpy holds, while an image of 16 times the size is restored and its blocks thrown away.
+
+    Beside the weights along a side, 16 bytes a pixel of it at most, it grows with the width by what two rows of tiles
+    share: 2 * 16 rows of float32 in three channels.
+    """
+
+    def peak(size):
+        image = np.zeros((*((size, 256) if axis == 0 else (256, size)), 3), np.uint8)
         tracemalloc.start()
         try:
-            for _ in restore_in_strips(image, lambda part: part.astype(np.float32), tile=64, overlap=16):
+            for _ in restore_in_blocks(image, lambda part: part.astype(np.float32), tile=64, overlap=16):
                 pass
             return tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
 
-    assert peak(4096) < 1.2 * peak(512)
+    more = 8192 - 512
+    assert peak(8192) < 1.1 * peak(512) + 16 * more + (2 * 16 * 12 * more if axis == 1 else 0)

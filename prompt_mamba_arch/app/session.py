@@ -217,7 +217,8 @@ class Session:
         needed = {0, *(number for state in self._states for number in state)}
         for number in [number for number in self._versions if number not in needed]:
             version = self._versions.pop(number)
-            for name in (f"version{number}.npy", f"{version.picture}.jpg"):
+            downloads = [path.name for path in self._folder.glob(f"result{number}.*")]
+            for name in (f"version{number}.npy", f"{version.picture}.jpg", *downloads):
                 with contextlib.suppress(OSError):  # Windows keeps files that are mapped; `close` deletes them
                     os.unlink(self._folder / name)
 

@@ -84,6 +84,12 @@ class Output:
             self._pixels = self._load()
         return self._pixels
 
+    def file(self) -> Path:
+        """The PNG file of its pixels, which stays in the cache."""
+        if not self._image.is_file():
+            self.pixels()
+        return self._image
+
     def _load(self) -> np.ndarray:
         try:
             with Image.open(self._image) as image:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +21,7 @@ from prompt_mamba_arch.compare.tasks import Compared, open_task
 from prompt_mamba_arch.complexity import count
 from prompt_mamba_arch.complexity.timing import medians, processor
 from prompt_mamba_arch.errors import UserError, one_line, plain_line
+from prompt_mamba_arch.image_io import read_size
 from prompt_mamba_arch.model_card.sets import Pair
 
 __all__ = ["Comparison", "Cost", "Row", "compare"]
@@ -45,6 +47,7 @@ class Row:
     Attributes:
         method: name, or `INPUT`.
         asked: what it was told, in words.
+        prompt: the sentence that it was given, "" for none.
         scores: metric -> image -> value.
         overall: metric of whole sets -> value.
     """
@@ -53,6 +56,7 @@ class Row:
     asked: str
     scores: dict[str, dict[str, float]] = field(default_factory=dict)
     overall: dict[str, float] = field(default_factory=dict)
+    prompt: str = ""
 
     def mean(self, metric: str) -> float:
         """Over the images whose value is finite, or that of the whole set; nan if there is none."""
@@ -72,6 +76,7 @@ class Comparison:
         failed: (task, method, image, why).
         left_out: method or task -> why.
         machine: where times were taken.
+        files: (task, key) -> method -> the file of its result, the input's among them.
         showing: (task, key, {method: pixels}), the examples of the report; "target" is what should come out.
     """
 
@@ -82,6 +87,7 @@ class Comparison:
     failed: list[tuple[str, str, str, str]] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
     machine: str = ""
+    files: dict[tuple[str, str], dict[str, Path]] = field(default_factory=dict)
     showing: list[tuple[str, str, dict[str, np.ndarray]]] = field(default_factory=list)
 
     def difference(self, task: str, row: Row, metric: str) -> Difference | None:
@@ -135,7 +141,8 @@ def compare(
     images = {name: list(_keys(task)) for name, task in found.tasks.items()}
     done, total = 0, sum(len(keys) * (1 + sum(t == name for t, _ in asked)) for name, keys in images.items())
     for name, task in found.tasks.items():
-        rows = [Row(INPUT, "")] + [Row(m.name, asked[name, m.name][1]) for m in methods if (name, m.name) in asked]
+        told = {method.name: asked[name, method.name] for method in methods if (name, method.name) in asked}
+        rows = [Row(INPUT, ""), *(Row(method, words, prompt=prompt) for method, (prompt, words) in told.items())]
         metrics = {metric: metric_options(options, task) for metric, options in plan.metrics.items()}
         shown = _shown(images[name], plan.examples)
         for pair in task.pairs():
@@ -148,6 +155,7 @@ def compare(
                 progress(done, total)
                 _score(found, task, row, results[row.method], metrics, pair, target, tell)
                 done += 1
+            found.files[name, pair.key] = _files(results, pair)
             if pair.key in shown:
                 found.showing.append((name, pair.key, _pixels(results, pair)))
         for row in rows:  # what is kept of each image for a metric of the whole set is no score
@@ -224,6 +232,19 @@ def _score(
             tell(f"{task.name}, {row.method}, {pair.key}: {why}")
             return
         row.scores.setdefault(metric, {})[pair.key] = value
+
+
+def _files(results: Mapping[str, Output], pair: Pair) -> dict[str, Path]:
+    """Of those that there are and that have the target's size."""
+    files = {}
+    for name, result in results.items():
+        try:
+            file = result.file()
+        except (UserError, MemoryError):  # said before
+            continue
+        if read_size(file) == pair.gt.shape[:2]:
+            files[name] = file
+    return files
 
 
 def _pixels(results: Mapping[str, Output], pair: Pair) -> dict[str, np.ndarray]:

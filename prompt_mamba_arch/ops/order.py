@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 
 import torch
@@ -24,14 +25,13 @@ def scan_order(height: int, width: int, directions: Sequence[str], device: torch
         ValueError: unknown direction.
     """
     key = (height, width, tuple(directions), torch.device(device))
-    if key not in _tables:
+    table = _tables.get(key)
+    if table is None:
         table = _table(*key)
-        if type(table) is not torch.Tensor:
-            return table  # a stand-in, while torch.export or the like follows the program: worthless afterwards
-        if len(_tables) >= 64:
-            _tables.pop(next(iter(_tables)), None)
-        _tables[key] = table
-    return _tables[key]
+        # else a stand-in, while torch.export or the like follows the program: worthless afterwards
+        if type(table) is torch.Tensor:
+            _keep(key, table)
+    return table
 
 
 def sort_order(order: torch.Tensor, category: torch.Tensor) -> torch.Tensor:
@@ -50,6 +50,16 @@ def sort_order(order: torch.Tensor, category: torch.Tensor) -> torch.Tensor:
 
 
 _tables: dict[tuple, torch.Tensor] = {}
+_lock = threading.Lock()
+_MOST = 1 << 23  # numbers in all tables; photographs come in many sizes, and one of 16 megapixels has as many
+
+
+def _keep(key: tuple, table: torch.Tensor) -> None:
+    """For the next time; the oldest make room."""
+    with _lock:
+        _tables[key] = table
+        while sum(one.numel() for one in _tables.values()) > _MOST:
+            del _tables[next(iter(_tables))]
 
 
 @torch.inference_mode(False)  # a table first used in validation must serve training too

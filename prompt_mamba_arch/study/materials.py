@@ -62,7 +62,9 @@ class Materials:
         shared = set.intersection(*(set(files) for files in self._files.values()))
         every = set().union(*self._files.values())
         if not shared:
-            raise UserError(f"no image is in the folders of all methods ({', '.join(self.methods)})")
+            raise UserError(
+                f"no image is in the folders of all methods ({', '.join(self.methods)}); name methods that share some"
+            )
         self.images = tuple(sorted(shared))
         self.incomplete = tuple(sorted(every - shared))
         self._files[INPUT] = _images(folder / INPUT) if (folder / INPUT).is_dir() else {}

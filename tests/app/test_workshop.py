@@ -63,9 +63,12 @@ def test_versions_that_nobody_can_reach_are_deleted(make_workshop, sent):
     session = workshop.sessions.open("me", sent, "a.jpg")
     for _ in range(4):
         workshop.restore(session, "")
+        session.write(".jpg")
+        session.write(".png")
         session.go_on()
-    files = sorted(path.name for path in workshop.sessions.folder.rglob("version*"))
-    assert len(files) == 2  # where undo leads, and what is shown
+    for kind, number in (("version*", 2), ("*.jpg", 3 + 2), ("result*.png", 2)):
+        # where undo leads, and what is shown; the photograph's picture beside those
+        assert len(list(workshop.sessions.folder.rglob(kind))) == number, kind
     for _ in range(9):
         session.undo()
     assert session.shown.number == 3 and session.picture(session.shown.picture).is_file()

@@ -8,15 +8,18 @@ import subprocess
 import sys
 import time
 
+import pytest
 from PIL import Image
 
 
-def test_kill_9_loses_no_finished_file(tmp_path, run, save, model):
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_kill_9_loses_no_finished_file(tmp_path, run, save, model, jobs):
     names = [f"{number}.png" for number in range(40)]
     for name in names:
         save(tmp_path / "in" / name, (120, 90))
     arguments = ["restore", "-i", tmp_path / "in", "-o", tmp_path / "out", "--model", model]
-    process = subprocess.Popen([sys.executable, "-m", "prompt_mamba_cli", *map(str, arguments)], stdout=subprocess.PIPE)
+    command = [sys.executable, "-m", "prompt_mamba_cli", *map(str, arguments), "--jobs", str(jobs)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE)
 
     def finished():
         there = os.listdir(tmp_path / "out") if (tmp_path / "out").exists() else []
@@ -30,7 +33,8 @@ def test_kill_9_loses_no_finished_file(tmp_path, run, save, model):
         process.send_signal(signal.SIGKILL)
     finally:
         process.kill()
-        process.communicate()
+        # at its end, those that worked for it have ended, too: they have the other end of the same pipe
+        process.communicate(timeout=60)
     before = {}
     for name in finished():
         with Image.open(tmp_path / "out" / name) as image:

@@ -210,7 +210,7 @@ def test_ctrl_c(tmp_path, run, monkeypatch, folder, save, listing):
 def test_too_little_memory(tmp_path, monkeypatch, save, refused):
     source = save(tmp_path / "in.png")
 
-    def too_much(*_args):
+    def too_much(*_args, **_options):
         raise MemoryError
 
     monkeypatch.setattr(batch, "read_photo", too_much)

@@ -51,9 +51,9 @@ class Page(HTMLParser):
 def test_files(found, tmp_path):
     written = write_comparison(found, "prompt-mamba compare -opt plan.yml")
     assert sorted(path.name for path in written) == [
-        *("report.html", "scores.csv", "summary.csv", "table.md", "table.tex")
+        *("images", "report.html", "scores.csv", "summary.csv", "table.md", "table.tex")
     ]
-    texts = {path.name: path.read_text(encoding="utf-8") for path in written}
+    texts = {path.name: path.read_text(encoding="utf-8") for path in written if path.is_file()}
 
     page = Page(texts["report.html"])
     assert not page.open

@@ -20,6 +20,7 @@ from prompt_mamba_arch.ops import (
     selective_scan_2d,
     torch_scan,
 )
+from prompt_mamba_arch.ops import order as orders
 
 BACKENDS = [name for name in available_backends() if name not in ("reference", "mamba_ssm")]
 PLACES = [pytest.param(name, "cpu", id=name) for name in BACKENDS]
@@ -582,6 +583,16 @@ def test_orders_visit_every_pixel_once(height, width):
 def test_snake_only_ever_steps_to_a_neighbour():
     y, x = np.divmod(scan_order(5, 8, ("snake",))[0].numpy(), 8)
     assert (np.abs(np.diff(y)) + np.abs(np.diff(x)) == 1).all()
+
+
+def test_orders_of_many_sizes_do_not_fill_the_memory():
+    """Whoever restores photographs of a thousand sizes has at most so many numbers kept."""
+    for size in range(1, 30):
+        latest = scan_order(97 * size, 1013, ("rows", "columns"))
+    assert sum(one.numel() for one in orders._tables.values()) <= orders._MOST
+    assert scan_order(97 * 29, 1013, ("rows", "columns")) is latest
+    huge = scan_order(2100, 2000, ("rows", "columns"))
+    assert huge.shape == (2, 4_200_000) and scan_order(2100, 2000, ("rows", "columns")) is not huge
 
 
 def test_orders_are_cached_and_unknown_ones_refused():
