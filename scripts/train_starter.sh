@@ -14,7 +14,7 @@ export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$("$python" -c "import os; print(max(1
 
 network() { echo "$out/experiments/starter_$1/models/net_g_latest.pth"; }
 before=
-for phase in phase1 phase2 phase2_refine phase2_final; do
+for phase in phase1 phase2 phase2_long; do
     if [ ! -e "$(network $phase)" ]; then
         data=("datasets:train:dataroot_gt=$train")
         [ -n "$before" ] && data+=("datasets:val:dataroot_gt=$val" "datasets:val_2:dataroot_gt=$val"
