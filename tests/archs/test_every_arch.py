@@ -27,6 +27,8 @@ PUBLISHED = [
     ("MambaIR", {"upscale": 4}, 924),
     ("MambaIR", {"upscale": 2, "size": "base"}, 20_420),
     ("MambaIR", {"upscale": 4, "size": "base"}, 20_570),
+    # EFDN, the baseline of NTIRE2023_ESR to NTIRE2025_ESR, whose README says 0.276 M
+    ("EFDN", {}, 276),
     # InstructIR (arXiv:2401.16468): "16M", of which the language head is no part
     ("InstructIR", {"language_head": False}, 15_840),
     # PromptIR (arXiv:2306.13090), and Restormer (arXiv:2111.09881), which it is without its prompts
@@ -179,6 +181,7 @@ def test_trains_within_basicsrs_own_model(name, tmp_path):
         ({"type": "MambaIRv2", "upscale": 2, "upsampler": ""}, "upsampler must be one that enlarges"),
         ({"type": "MambaIRv2", "convffn_kernel_size": 4}, "convffn_kernel_size must be odd, not 4"),
         ({"type": "MambaIRv2", "ffn": "gate"}, "ffn must be gated or conv"),
+        ({"type": "EFDN", "n_feats": 15}, "EFDN: n_feats must be an even number from 4, not 15"),
         ({"type": "InstructIR", "dec_blk_nums": [1]}, "dec_blk_nums must be a list of whole numbers, as long as enc"),
         ({"type": "PromptIR", "heads": [1, 2, 4]}, "heads must be a list of four numbers that divide"),
         ({"type": "PromptIR", "out_channels": 1}, "out_channels must be inp_channels (3), as the image is added"),
