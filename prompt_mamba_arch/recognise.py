@@ -29,8 +29,8 @@ def _stands_before_all(prefix: str, names: Collection[str]) -> bool:
 
 
 def recognise(state: Mapping[str, Tensor]) -> dict[str, Any] | None:
-    """`type` and the constructor's arguments, or None if these are no weights of MambaIR, MambaIRv2, InstructIR,
-    PromptIR or TextPromptIR."""
+    """`type` and the constructor's arguments, or None if these are no weights of MambaIR, MambaIRv2, EFDN,
+    InstructIR, PromptIR or TextPromptIR."""
     for mark, read in _MARKS.items():
         if mark in state:
             return read(state)
@@ -102,6 +102,12 @@ def _mambairv2(state: Mapping[str, Tensor]) -> dict[str, Any]:
     }
 
 
+def _efdn(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    in_chans = _size(state, "head.weight", 1)
+    upscale = round((_size(state, "tail.0.weight") / in_chans) ** 0.5)
+    return {"type": "EFDN", "in_chans": in_chans, "upscale": upscale, "n_feats": _size(state, "head.weight")}
+
+
 def _instructir(state: Mapping[str, Tensor]) -> dict[str, Any]:
     def depths(name: str) -> list[int]:
         return [_count(state, f"{name}.{n}") for n in range(_count(state, name))]
@@ -150,6 +156,7 @@ def _textpromptir(state: Mapping[str, Tensor]) -> dict[str, Any]:
 _MARKS = {
     "layers.0.residual_group.layers.0.assm.embeddingB.weight": _mambairv2,
     "layers.0.residual_group.blocks.0.self_attention.A_logs": _mambair,
+    "cells.0.conv2.rep_conv.weight": _efdn,
     "enc_cond.0.fc.weight": _instructir,
     "encoder_level1.0.attn.linear1.weight": _textpromptir,
     "prompt1.prompt_param": _promptir,

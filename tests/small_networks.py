@@ -19,6 +19,8 @@ SMALL = {
     "MambaIRv2 light x4": {"type": "MambaIRv2", **V2, "upscale": 4},
     "MambaIRv2 base x2": {"type": "MambaIRv2", **V2, "upscale": 2, "size": "base"},
     "MambaIRv2 real x4": {"type": "MambaIRv2", **V2, "upscale": 4, "upsampler": "nearest+conv", "qkv_bias": False},
+    "EFDN": {"type": "EFDN", "n_feats": 16, "upscale": 2},
+    "EFDN x1": {"type": "EFDN", "n_feats": 14, "upscale": 1},
     "InstructIR": {"type": "InstructIR", **NAF, "text_dim": 10},
     "InstructIR without its head": {"type": "InstructIR", **NAF, "language_head": False},
     "PromptIR": {"type": "PromptIR", **RESTORMER, "dim": 12, "heads": [1, 2, 1, 4]},

@@ -66,7 +66,7 @@ def test_a_list_of_layers_is_no_prefix(tmp_path):
 
 def test_published_sizes_are_recognised():
     for kind, options in {
-        **{"MambaIR": {"size": "base"}, "MambaIRv2": {"upscale": 3}, "PromptIR": {}, "InstructIR": {}},
+        **{"MambaIR": {"size": "base"}, "MambaIRv2": {"upscale": 3}, "PromptIR": {}, "InstructIR": {}, "EFDN": {}},
         "TextPromptIR": {"text_dim": 768},
     }.items():
         with torch.device("meta"):

@@ -17,7 +17,7 @@ from prompt_mamba_arch.errors import UserError
 
 CONTRACT = {
     ARCH_REGISTRY: [
-        *("PromptMamba", "SpandrelArch", "InstructIR", "PromptIR", "TextPromptIR", "MambaIR", "MambaIRv2"),
+        *("PromptMamba", "SpandrelArch", "InstructIR", "PromptIR", "TextPromptIR", "MambaIR", "MambaIRv2", "EFDN"),
     ],
     DATASET_REGISTRY: ["PromptPairedImageDataset", "PromptDegradationDataset", "PromptMixDataset"],
     MODEL_REGISTRY: ["PromptTwoPhaseModel"],

@@ -14,7 +14,7 @@ from torch import nn
 
 from prompt_mamba_arch.archs.arguments import demand, whole
 
-__all__ = ["ResidualGroupNet", "check_frame", "conv_nhwc", "mirror_to_multiple"]
+__all__ = ["ResidualGroupNet", "check_frame", "conv_nhwc", "mirror_to_multiple", "mirror_to_size"]
 
 RGB_MEAN = (0.4488, 0.4371, 0.4040)  # of DIV2K's training images
 TAIL_CHANNELS = 64
@@ -27,12 +27,18 @@ def conv_nhwc(conv: nn.Module, x: torch.Tensor) -> torch.Tensor:
 
 
 def mirror_to_multiple(x: torch.Tensor, multiple: int) -> torch.Tensor:
-    """Pads right and bottom so that height and width divide by `multiple`, by mirroring with the border repeated, as
-    often as it takes. (B, C, H, W), any H and W from 1."""
-    for dim in (-2, -1):
+    """Pads right and bottom, as `mirror_to_size`, so that height and width divide by `multiple`."""
+    height, width = (-(-size // multiple) * multiple for size in x.shape[-2:])
+    return mirror_to_size(x, height, width)
+
+
+def mirror_to_size(x: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """Pads right and bottom by mirroring with the border repeated, as often as it takes. (B, C, H, W), any H and W from
+    1 -> (B, C, height, width), neither of which is less."""
+    for dim, wanted in ((-2, height), (-1, width)):
         size = x.shape[dim]
-        if size % multiple:
-            index = torch.arange(-(-size // multiple) * multiple, device=x.device) % (2 * size)
+        if size != wanted:
+            index = torch.arange(wanted, device=x.device) % (2 * size)
             x = x.index_select(dim, torch.minimum(index, 2 * size - 1 - index))
     return x
 

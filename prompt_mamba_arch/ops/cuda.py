@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import importlib
+from collections.abc import Callable
 
 import torch
 
 from prompt_mamba_arch.ops import compose
 
-__all__ = ["can_do", "scan", "why_not"]
+__all__ = ["call", "can_do", "find_kernel", "scan", "why_not"]
 
 _NO_EXTENSION = (
     "mamba-ssm was built without its Mamba-1 CUDA extension; reinstall it with MAMBA_KEEP_CUDA_BUILD=TRUE pip install "
@@ -17,26 +19,29 @@ _NO_EXTENSION = (
 
 
 @functools.lru_cache(maxsize=1)
-def _kernel():
-    """(selective_scan_fn, None), or (None, why there is none)."""
+def find_kernel() -> tuple[Callable | None, Exception | None]:
+    """mamba-ssm's `selective_scan_fn`; or None, and why it cannot be used."""
     try:
         # any error: undefined symbols of another torch, a drifted dependency, no Triton
-        from mamba_ssm.ops import selective_scan_interface
+        found = importlib.import_module("mamba_ssm.ops.selective_scan_interface")
+        # the function can be imported without the extension, and fails when it is called
+        if getattr(found, "selective_scan_cuda", None) is None:
+            raise ImportError("selective_scan_cuda is missing")
+        return found.selective_scan_fn, None
     except Exception as error:
-        if isinstance(error, ModuleNotFoundError) and error.name == "mamba_ssm":
-            return None, "mamba-ssm is not installed (pip install --no-build-isolation 'prompt-mamba-arch[cuda]')"
-        if "selective_scan_cuda" in str(error):
-            return None, _NO_EXTENSION
-        return None, f"mamba-ssm cannot be imported ({type(error).__name__}: {error})"
-    # the function can be imported without the extension, and fails when it is called
-    if getattr(selective_scan_interface, "selective_scan_cuda", None) is None:
-        return None, _NO_EXTENSION
-    return selective_scan_interface.selective_scan_fn, None
+        return None, error
 
 
 def why_not() -> str | None:
     """Why this backend cannot be used, or None if it can."""
-    return _kernel()[1]
+    error = find_kernel()[1]
+    if error is None:
+        return None
+    if isinstance(error, ModuleNotFoundError) and error.name == "mamba_ssm":
+        return "mamba-ssm is not installed (pip install --no-build-isolation 'prompt-mamba-arch[cuda]')"
+    if "selective_scan_cuda" in str(error):
+        return _NO_EXTENSION
+    return f"mamba-ssm cannot be imported ({type(error).__name__}: {error})"
 
 
 def can_do(dtype: torch.dtype, states: int) -> bool:
@@ -53,15 +58,20 @@ def scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus, a_form):
         RuntimeError: mamba-ssm or its extension is missing; in backward, for a gradient of the last state.
         ValueError: float64, or more than 256 states.
     """
-    kernel, problem = _kernel()
+    kernel, _ = find_kernel()
     if kernel is None:
-        raise RuntimeError(problem)
+        raise RuntimeError(why_not())
     states = B.shape[2]
     if not can_do(u.dtype, states):
         raise ValueError(f"mamba-ssm scans float32 and up to 256 states, not {u.dtype} and {states}")
+    return call(kernel, u, delta, A, B, C, D, z, delta_bias, delta_softplus, a_form)
+
+
+def call(kernel: Callable, u, delta, A, B, C, D, z, delta_bias, delta_softplus, a_form):
+    """`scan` by a kernel that has been found, for what it can do."""
     # the kernels read along L, which must lie densely
     u, delta, B, C, z = (t if t is None or t.stride(-1) == 1 else t.contiguous() for t in (u, delta, B, C, z))
-    A = compose.expand_rates(A, states, a_form)
+    A = compose.expand_rates(A, B.shape[2], a_form)
     A, D, delta_bias = (t if t is None else t.contiguous() for t in (A, D, delta_bias))
     y, last = kernel(u, delta, A, B, C, D, z, delta_bias, delta_softplus, return_last_state=True)
     return y, _WithoutGradient.apply(last)

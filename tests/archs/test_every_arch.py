@@ -38,6 +38,8 @@ PUBLISHED = [
     ("MambaIR", {"upscale": 4}, "924 K"),
     ("MambaIR", {"upscale": 2, "size": "base"}, "20.42 M"),
     ("MambaIR", {"upscale": 4, "size": "base"}, "20.57 M"),
+    # EFDN, the baseline of NTIRE2023_ESR to NTIRE2025_ESR, whose README says so
+    ("EFDN", {}, "0.276 M"),
     # InstructIR (arXiv:2401.16468), tables of all-in-one restoration, without the language head
     ("InstructIR", {"language_head": False}, "15.8 M"),
     # PromptIR (arXiv:2306.13090), as the tables of its successors have it, and Restormer (arXiv:2111.09881), which it
@@ -255,6 +257,7 @@ def test_trains_within_basicsrs_own_model(name, tmp_path):
         ({"type": "MambaIRv2", "upscale": 2, "upsampler": ""}, "upsampler must be one that enlarges"),
         ({"type": "MambaIRv2", "convffn_kernel_size": 4}, "convffn_kernel_size must be odd, not 4"),
         ({"type": "MambaIRv2", "ffn": "gate"}, "ffn must be gated or conv"),
+        ({"type": "EFDN", "n_feats": 15}, "EFDN: n_feats must be an even number from 4, not 15"),
         ({"type": "InstructIR", "dec_blk_nums": [1]}, "dec_blk_nums must be a list of whole numbers, as long as enc"),
         ({"type": "PromptIR", "heads": [1, 2, 4]}, "heads must be a list of four numbers that divide"),
         ({"type": "PromptIR", "out_channels": 1}, "out_channels must be inp_channels (3), as the image is added"),

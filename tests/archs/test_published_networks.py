@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from prompt_mamba_arch.archs.efdn_arch import EFDN, SpatialAttention
 from prompt_mamba_arch.archs.instructir_arch import InstructIR, LanguageHead
 from prompt_mamba_arch.archs.mambair_arch import FourWayScan
 from prompt_mamba_arch.archs.mambairv2_arch import MambaIRv2, SemanticScan
@@ -13,6 +14,7 @@ from prompt_mamba_arch.archs.promptir_arch import PromptIR
 from prompt_mamba_arch.archs.residual_groups import mirror_to_multiple
 from prompt_mamba_arch.archs.textpromptir_arch import TextPromptIR
 from prompt_mamba_arch.archs.windows import WindowAttention, relative_positions
+from prompt_mamba_arch.complexity import count
 
 RESTORMER = {"dim": 8, "num_blocks": [1, 2, 1, 1], "num_refinement_blocks": 1, "heads": [1, 2, 2, 4]}
 
@@ -176,6 +178,72 @@ def test_mambairv2_has_the_keys_and_shapes_of_the_released_light_network():
         "upsample.0.weight": (48, 48, 3, 3),
     }
     assert {name: tuple(state[name].shape) for name in shapes} == shapes
+
+
+def test_efdn_has_the_keys_and_shapes_of_the_challenges_file():
+    """As models/team00_EFDN.py of NTIRE2025_ESR loads model_zoo/team00_EFDN.pth, strictly."""
+    layers = {"head": (48, 3, 3, 3), "tail.0": (48, 48, 3, 3)}
+    layers.update({f"local_fuse.{n}": (48, 96, 1, 1) for n in range(3)})
+    for cell in (f"cells.{n}" for n in range(4)):
+        layers[f"{cell}.conv1.conv1x1"] = (48, 48, 1, 1)
+        layers.update({f"{cell}.conv{n}.rep_conv": (48, 48, 3, 3) for n in (2, 3)})
+        layers.update({f"{cell}.conv{n}.act": (48,) for n in (1, 2, 3)})
+        layers.update({f"{cell}.branch.{n}": (24, 48, 1, 1) for n in range(4)})
+        layers.update({f"{cell}.fuse": (48, 96, 1, 1), f"{cell}.att.conv1": (12, 48, 1, 1)})
+        layers.update({f"{cell}.att.{name}": (12, 12, 3, 3) for name in ("conv_max", "conv2", "conv3", "conv3_")})
+        layers.update({f"{cell}.att.conv_f": (12, 12, 1, 1), f"{cell}.att.conv4": (48, 12, 1, 1)})
+    expected = {f"{name}.weight": shape for name, shape in layers.items()}
+    expected.update({f"{name}.bias": shape[:1] for name, shape in layers.items() if len(shape) == 4})
+    with torch.device("meta"):
+        found = {name: tuple(value.shape) for name, value in EFDN().state_dict().items()}
+    assert found == expected
+
+
+def test_efdn_costs_what_the_organisers_say():
+    """0.276 M parameters and 16.70 G at 256 x 256 pixels, as fvcore counts: bilinear enlarging is four a number."""
+    side = (256 - 3) // 2 + 1
+    coarse = (side - 7) // 3 + 1
+    with torch.device("meta"):
+        found = count(EFDN(), 256, 256)
+    enlarging = 4 * (4 * 12 * 256 * 256)
+    assert found.parameters == 276_192 and found.scans == 0
+    assert found.products == 256 * 256 * 253_008 + 4 * 12 * 12 * 9 * (side**2 + 3 * coarse**2)
+    assert (found.products + enlarging) / 1e9 == pytest.approx(16.70, abs=5e-3)
+
+
+def test_efdn_mixes_neighbouring_steps():
+    """By hand: the blocks add 1, 10, 100 and 1000 to a constant image, each mixture is a - 2 b of what it is given."""
+    net = EFDN(n_feats=4, upscale=1, in_chans=4)
+    identity = torch.eye(4)[..., None, None]
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.zero_()
+        for layer in (net.head, net.tail[0]):
+            layer.weight[..., 1:2, 1:2] = identity
+        for fuse in net.local_fuse:
+            fuse.weight.copy_(torch.cat([identity, -2 * identity], dim=1))
+        for number, cell in enumerate(net.cells):
+            cell.fuse.bias.fill_(2 * 10.0**number)  # of which the attention, with weights of zero, leaves half
+        y = net(torch.full((1, 4, 3, 20), 5.0))
+    two = (5 + 1) + 10
+    three = (6 - 2 * two) + 100
+    four = (two - 2 * three) + 1000
+    assert y.shape == (1, 4, 3, 20) and (y == two - 2 * four + 5).all()
+
+
+def test_efdns_attention_sees_far_and_coarsely():
+    torch.manual_seed(0)
+    attention = randomise(SpatialAttention(16))
+    x = torch.randn(1, 16, 33, 40)
+    few = F.conv2d(x, attention.conv1.weight, attention.conv1.bias)
+    halved = F.conv2d(few, attention.conv2.weight, attention.conv2.bias, stride=2)
+    pooled = halved.unfold(2, 7, 3).unfold(3, 7, 3).amax((-2, -1))
+    assert pooled.shape == (1, 4, 4, 5)
+    for conv, rectified in ((attention.conv_max, True), (attention.conv3, True), (attention.conv3_, False)):
+        pooled = conv(pooled).clamp(min=0) if rectified else conv(pooled)
+    wide = F.interpolate(pooled, (33, 40), mode="bilinear")
+    weights = torch.sigmoid(attention.conv4(wide + attention.conv_f(few)))
+    torch.testing.assert_close(attention(x), x * weights)
 
 
 def test_textpromptir_passes_over_what_the_release_never_uses():

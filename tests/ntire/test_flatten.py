@@ -12,6 +12,7 @@ import warnings
 
 import pytest
 import torch
+from mamba_ssm_stand_in import install, pretended_cuda
 
 from prompt_mamba_arch.archs.prompt_mamba_arch import PromptMamba
 from prompt_mamba_arch.errors import UserError
@@ -72,7 +73,7 @@ for number, case in enumerate(torch.load({str(tmp_path / "cases.pth")!r})):
     net.load_state_dict(case["state"], strict=True)
     with torch.no_grad():
         print((net.eval()(case["x"]) - case["y"]).abs().max().item())
-assert not any(name.startswith(("prompt_mamba", "basicsr", "numpy")) for name in sys.modules)
+assert not any(name.startswith(("prompt_mamba", "basicsr", "numpy", "mamba_ssm")) for name in sys.modules)
 """
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     done = subprocess.run(
@@ -84,12 +85,16 @@ assert not any(name.startswith(("prompt_mamba", "basicsr", "numpy")) for name in
 
 
 def load(tmp_path, source, name):
+    return getattr(load_module(tmp_path, source, name), name)
+
+
+def load_module(tmp_path, source, name):
     path = tmp_path / f"{name}.py"
     path.write_text(source, encoding="utf-8")
     spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return getattr(module, name)
+    return module
 
 
 def test_only_torch_and_python_are_imported():
@@ -139,6 +144,121 @@ def test_counters_can_trace_it(tmp_path):
             warnings.simplefilter("ignore", torch.jit.TracerWarning)  # it is traced for one size
             traced = torch.jit.trace(flat, x, check_trace=False)
         assert torch.allclose(traced(x), flat(x), atol=1e-6)
+
+
+# ---- CUDA kernels, where there are any ------------------------------------------------------------------------------
+
+
+def flat_network(tmp_path, **config):
+    """A flattened network, with weights, and its module."""
+    source, state = network_file(trained(**config), "Net")
+    module = load_module(tmp_path, source, "Net")
+    net = module.Net()
+    net.load_state_dict(state)
+    return net.eval(), module
+
+
+@pytest.fixture
+def kernel_for_all(monkeypatch):
+    """Loads a network, for whose scans tensors of the CPU count as tensors of a GPU with mamba-ssm's kernels."""
+
+    def load_it(tmp_path, **config):
+        kernel = install(monkeypatch)
+        net, module = flat_network(tmp_path, **config)
+        choose = module._sequence_scan
+        monkeypatch.setattr(module, "_sequence_scan", lambda on_cuda, *others: choose(True, *others))
+        return net, kernel, lambda: monkeypatch.setattr(module, "_sequence_scan", choose)
+
+    return load_it
+
+
+FORMS = ["x4 without text", "x2, one direction", "x3, tied", "scalar, four directions", "bare scans"]
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_the_kernels_give_what_plain_pytorch_gives(tmp_path, kernel_for_all, name):
+    net, kernel, without = kernel_for_all(tmp_path, **CONFIGS[name])
+    x = torch.rand(2, 3, 9, 14)
+    results = []
+    for _ in range(2):
+        y = net(x)
+        net.zero_grad()
+        y.square().sum().backward()
+        results.append(
+            {"y": y.detach(), **{key: p.grad.clone() for key, p in net.named_parameters() if p.grad is not None}}
+        )
+        calls = len(kernel.calls)
+        without()
+    scans = sum(hasattr(module, "A_log") for module in net.modules())
+    assert calls == scans > 0  # one for all directions of an image, and none without
+    for key, value in results[1].items():
+        torch.testing.assert_close(
+            results[0][key], value, rtol=1e-3, atol=1e-4, msg=lambda text, key=key: f"{key}: {text}"
+        )
+
+
+def test_half_precision_reaches_the_kernels_as_float32(tmp_path, kernel_for_all):
+    """The module in their place asks for it, and for numbers that lie densely along the tokens."""
+    net, kernel, without = kernel_for_all(tmp_path, **CONFIGS["x4 without text"])
+    x = torch.rand(1, 3, 8, 8, dtype=torch.bfloat16)
+    with torch.no_grad():
+        y = net.bfloat16()(x)
+        assert y.dtype == torch.bfloat16 and {call["u"].dtype for call in kernel.calls} == {torch.float32}
+        without()
+        torch.testing.assert_close(y, net(x))
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_cuda_tensors_alone_ask_for_the_kernels(tmp_path, monkeypatch, there):
+    """On a pretended GPU. Numbers in float64 stay with PyTorch."""
+    kernel = install(monkeypatch)
+    if not there:
+        kernel.module.selective_scan_cuda = None  # built without its extension
+    net, module = flat_network(tmp_path, **CONFIGS["x2, one direction"])
+    with torch.no_grad():
+        net(torch.rand(1, 3, 8, 8))
+        assert not kernel.calls
+        with pretended_cuda(), torch.device("cuda"):
+            y = module.Net().eval()(torch.rand(2, 3, 8, 8, device="cuda"))
+            assert y.device.type == "cuda" and y.shape == (2, 3, 16, 16)
+            assert [call["u"].device.type for call in kernel.calls] == ["cuda"] * len(kernel.calls)
+            calls = len(kernel.calls)
+            assert calls == (sum(hasattr(part, "A_log") for part in net.modules()) if there else 0)
+    for others in ((torch.float64, 8), (torch.float32, 257)):  # what the kernels cannot do
+        assert module._sequence_scan(True, *others).func is module.compose_sequence_scan
+    assert module.cuda_find_kernel()[0] is (kernel.module.selective_scan_fn if there else None)
+
+
+def test_a_trace_has_no_kernel_in_it(tmp_path, kernel_for_all):
+    net, kernel, _ = kernel_for_all(tmp_path, **CONFIGS["x2, one direction"])
+    x = torch.rand(1, 3, 8, 8)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        traced = torch.jit.trace(net, x, check_trace=False)
+        assert not kernel.calls
+        torch.testing.assert_close(traced(x), net(x))
+    assert kernel.calls
+
+
+def test_mamba_ssm_is_not_looked_for_at_import(tmp_path, monkeypatch):
+    """The rule: the file imports torch and nothing else. Where the package is broken, PyTorch does."""
+    asked = []
+
+    class Broken:
+        def find_spec(self, name, path=None, target=None):
+            if name.partition(".")[0] == "mamba_ssm":
+                asked.append(name)
+                raise ImportError("undefined symbol")
+
+    monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
+    for name in [name for name in sys.modules if name.partition(".")[0] == "mamba_ssm"]:
+        monkeypatch.delitem(sys.modules, name)
+    net, module = flat_network(tmp_path, **CONFIGS["x2, one direction"])
+    net(torch.rand(1, 3, 8, 8))
+    assert not asked
+    for _ in range(2):
+        assert module._sequence_scan(True, torch.float32, 8).func is module.compose_sequence_scan
+        assert asked == ["mamba_ssm"]  # once
 
 
 @pytest.mark.parametrize("name", ["PromptMamba", "Block", "UserError"])
