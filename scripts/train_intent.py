@@ -209,6 +209,24 @@ def train(args: argparse.Namespace) -> None:
     print(f"{args.output}: {len(data) / 1000:.0f} kB; {json.dumps(record)}")
 
 
+def average(args: argparse.Namespace) -> None:
+    """Writes the mean of networks that were trained one from the other (a soup, Wortsman et al., ICML 2022)."""
+    networks = [load_network(path) for path in args.average]
+    if any(network.config != networks[0].config for network in networks):
+        raise UserError("--average: the files hold networks of different shapes")
+    states = [network.state_dict() for network in networks]
+    mean = {name: torch.stack([state[name].float() for state in states]).mean(0) for name in states[0]}
+    tensors = {name: value.half() if value.numel() > 100 else value for name, value in mean.items()}
+    record = {
+        "command": "python scripts/train_intent.py --average",
+        "mean_of": [network.training_record for network in networks],
+    }
+    data = save(tensors, {"network": json.dumps(networks[0].config), "training": json.dumps(record)})
+    with replace_on_success(args.output) as temporary:
+        Path(temporary).write_bytes(data)
+    print(f"{args.output}: {len(data) / 1000:.0f} kB, the mean of {len(networks)}")
+
+
 def _start(path: Path, network: IntentNetwork) -> dict:
     """Takes over what an earlier training wrote, and gives its record."""
     earlier = load_network(path)
@@ -371,6 +389,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--batch", type=int, default=32, metavar="N", help="requests a step")
     parser.add_argument("--start", type=Path, metavar="FILE", help="go on from what an earlier training wrote")
+    parser.add_argument(
+        "--average", type=Path, nargs="+", metavar="FILE", help="write the mean of trained files instead"
+    )
     parser.add_argument("--every", type=int, default=250, metavar="STEPS", help="between two looks at validation")
     parser.add_argument("--val-count", type=int, default=3000, metavar="N", help="requests of the validation split")
     parser.add_argument("--adapted", type=int, default=3, metavar="N", help="layers of the encoder that are adapted")
@@ -382,7 +403,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
     try:
-        evaluate(args) if args.evaluate else train(args)
+        (evaluate if args.evaluate else average if args.average else train)(args)
     except Exception as error:
         line = plain_line(error)
         if line is None:
