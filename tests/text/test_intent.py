@@ -139,7 +139,9 @@ def test_what_is_named_goes_and_nothing_else(prompt):
 def test_plain_requests_are_not_taken_for_something_else(prompt):
     """They were, in an earlier file: for conversation."""
     intent = read_intent(prompt)
-    assert intent.meant == "restoration" and max(intent.remove, key=intent.remove.get) in PLAIN[prompt], describe(intent)
+    assert intent.meant == "restoration" and max(intent.remove, key=intent.remove.get) in PLAIN[prompt], describe(
+        intent
+    )
 
 
 @pytest.mark.xfail(reason="a known misreading; move it to NAMED once it is read", strict=False)
