@@ -217,9 +217,17 @@ def average(args: argparse.Namespace) -> None:
     states = [network.state_dict() for network in networks]
     mean = {name: torch.stack([state[name].float() for state in states]).mean(0) for name in states[0]}
     tensors = {name: value.half() if value.numel() > 100 else value for name, value in mean.items()}
+    encoder, val = TextEncoder(), requests("val", args.val_count, args.seed)
+    network = IntentNetwork(**networks[0].config)
+    network.load_state_dict({name: value.float() for name, value in tensors.items()})
+    network.encoder.attach(encoder.weights())
+    score = score_of(network.head, predict(network, encoder, [request.text for request in val]), labels(val))
+    records = [network.training_record for network in networks]
     record = {
         "command": "python scripts/train_intent.py --average",
-        "mean_of": [network.training_record for network in networks],
+        "requests": sum(one["requests"] for one in records),
+        "val_macro_f1": round(score, 4),
+        "mean_of": records,
     }
     data = save(tensors, {"network": json.dumps(networks[0].config), "training": json.dumps(record)})
     with replace_on_success(args.output) as temporary:

@@ -72,7 +72,7 @@ def test_it_works_without_knowing_what_it_understood(tmp_path, run, save, monkey
 def test_the_wishes_reach_the_network(tmp_path, run, save, monkeypatch):
     seen = []
 
-    def restore(self, image, *rest, ensemble):
+    def restore(self, image, *rest, ensemble, empty):
         seen.append((self.half is not None, *rest[:3], ensemble))
         return image
 

@@ -60,6 +60,7 @@ PLAIN = {  # how most people ask
     "increase the resolution": {"lowres"},
     "increase resolution": {"lowres"},
     "double the resolution": {"lowres"},
+    "increase the resolution four times": {"lowres"},
     "upscale it": {"lowres"},
     "make it sharper": {"defocus", "motion"},
     "remove the blur": {"defocus", "motion"},
@@ -74,7 +75,6 @@ PLAIN = {  # how most people ask
 }
 MISREAD = {  # by the shipped file
     "there's a lot of grain in the black areas of this one": {"noise"},
-    "increase the resolution four times": {"lowres"},
 }
 STAYING = {
     "take the noise out but keep the haze": ("noise", "haze"),
