@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from prompt_mamba_arch import prompts
 from prompt_mamba_arch.data.kinds import KINDS
 from prompt_mamba_arch.errors import UserError, plain_line, replace_on_success
+from prompt_mamba_arch.models import checkpoint
 from prompt_mamba_arch.text import TextEncoder, describe, read_intents
 from prompt_mamba_arch.text.intent import Intent, load_network
 from prompt_mamba_arch.text.intent_network import ASKS, IntentHead, IntentNetwork
@@ -191,7 +192,7 @@ def train(args: argparse.Namespace) -> None:
             break
     averaged.load_state_dict(kept)
     averaged.head.temperature.copy_(temperatures(predict(averaged, encoder, val_texts), val_truth))
-    tensors = {name: value.half() if value.numel() > 100 else value for name, value in averaged.state_dict().items()}
+    tensors = _stored(averaged.state_dict())
     averaged.load_state_dict({name: value.float() for name, value in tensors.items()})
     record = {
         "command": "python scripts/train_intent.py",
@@ -203,10 +204,19 @@ def train(args: argparse.Namespace) -> None:
         "temperature": [round(float(t), 3) for t in averaged.head.temperature],
         "encoder": "sentence-transformers/all-MiniLM-L6-v2", "torch": torch.__version__,
     }  # fmt: skip
-    data = save(tensors, {"network": json.dumps(averaged.config), "training": json.dumps(record)})
-    with replace_on_success(args.output) as temporary:
+    _write(args.output, tensors, averaged.config, record)
+
+
+def _stored(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """In half precision, but for temperatures and the like."""
+    return {name: value.half() if value.numel() > 100 else value for name, value in state.items()}
+
+
+def _write(path: Path, tensors: Mapping[str, Tensor], config: Mapping, record: Mapping) -> None:
+    data = save(tensors, {"network": json.dumps(config), "training": json.dumps(record)})
+    with replace_on_success(path) as temporary:
         Path(temporary).write_bytes(data)
-    print(f"{args.output}: {len(data) / 1000:.0f} kB; {json.dumps(record)}")
+    print(f"{path}: {len(data) / 1000:.0f} kB; {json.dumps(record)}")
 
 
 def average(args: argparse.Namespace) -> None:
@@ -214,9 +224,7 @@ def average(args: argparse.Namespace) -> None:
     networks = [load_network(path) for path in args.average]
     if any(network.config != networks[0].config for network in networks):
         raise UserError("--average: the files hold networks of different shapes")
-    states = [network.state_dict() for network in networks]
-    mean = {name: torch.stack([state[name].float() for state in states]).mean(0) for name in states[0]}
-    tensors = {name: value.half() if value.numel() > 100 else value for name, value in mean.items()}
+    tensors = _stored(checkpoint.mean([network.state_dict() for network in networks]))
     encoder, val = TextEncoder(), requests("val", args.val_count, args.seed)
     network = IntentNetwork(**networks[0].config)
     network.load_state_dict({name: value.float() for name, value in tensors.items()})
@@ -229,10 +237,7 @@ def average(args: argparse.Namespace) -> None:
         "val_macro_f1": round(score, 4),
         "mean_of": records,
     }
-    data = save(tensors, {"network": json.dumps(networks[0].config), "training": json.dumps(record)})
-    with replace_on_success(args.output) as temporary:
-        Path(temporary).write_bytes(data)
-    print(f"{args.output}: {len(data) / 1000:.0f} kB, the mean of {len(networks)}")
+    _write(args.output, tensors, networks[0].config, record)
 
 
 def _start(path: Path, network: IntentNetwork) -> dict:

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from prompt_mamba_arch import __version__
-from prompt_mamba_arch.errors import replace_on_success
+from prompt_mamba_arch.errors import UserError, replace_on_success
 
 __all__ = ["Cache", "code_digest", "pixels_digest"]
 
@@ -77,11 +77,19 @@ class Output:
         self._image, self._json, self._run = place.with_suffix(".png"), place.with_suffix(".json"), run
         self._scores = _read(self._json)
         self._pixels: np.ndarray | None = None
+        self._failure: tuple[type[Exception], tuple] | None = None  # not the error: its frames would stay in memory
 
     def pixels(self) -> np.ndarray:
-        """(H, W, 3) uint8."""
+        """(H, W, 3) uint8. What fails is not tried a second time."""
+        if self._failure is not None:
+            error, told = self._failure
+            raise error(*told)
         if self._pixels is None:
-            self._pixels = self._load()
+            try:
+                self._pixels = self._load()
+            except (UserError, MemoryError) as error:
+                self._failure = type(error), error.args
+                raise
         return self._pixels
 
     def file(self) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -234,28 +234,24 @@ def _score(
         row.scores.setdefault(metric, {})[pair.key] = value
 
 
-def _files(results: Mapping[str, Output], pair: Pair) -> dict[str, Path]:
-    """Of those that there are and that have the target's size."""
-    files = {}
+def _computed(results: Mapping[str, Output], what: Callable[[Output], Any]) -> Iterator[tuple[str, Any]]:
+    """What is asked of each result, of those that there are."""
     for name, result in results.items():
         try:
-            file = result.file()
+            found = what(result)
         except (UserError, MemoryError):  # said before
             continue
-        if read_size(file) == pair.gt.shape[:2]:
-            files[name] = file
-    return files
+        yield name, found
+
+
+def _files(results: Mapping[str, Output], pair: Pair) -> dict[str, Path]:
+    """Of those that have the target's size."""
+    files = _computed(results, Output.file)
+    return {name: file for name, file in files if read_size(file) == pair.gt.shape[:2]}
 
 
 def _pixels(results: Mapping[str, Output], pair: Pair) -> dict[str, np.ndarray]:
-    shown = {}
-    for name, result in results.items():
-        try:
-            pixels = result.pixels()
-        except (UserError, MemoryError):  # said before
-            continue
-        if pixels.shape == pair.gt.shape:
-            shown[name] = pixels
+    shown = {name: pixels for name, pixels in _computed(results, Output.pixels) if pixels.shape == pair.gt.shape}
     return {**shown, "target": pair.gt}
 
 

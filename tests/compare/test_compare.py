@@ -42,6 +42,20 @@ def test_scores_are_those_of_the_pixels(run, root, checkpoint):
     assert found.difference("noise25", rows["net"], "psnr") is None and not found.failed and not run.told
 
 
+def test_what_fails_is_not_tried_again(tmp_path):
+    tried = []
+
+    def run():
+        tried.append(1)
+        raise UserError("too large for it")
+
+    output = cache.Cache(tmp_path).output("method", "", np.zeros((4, 4, 3), np.uint8), run)
+    for ask in (output.pixels, output.file, lambda: output.score({"type": "psnr"}, "", np.mean)):
+        with pytest.raises(UserError, match="too large for it"):
+            ask()
+    assert tried == [1]
+
+
 def test_nothing_is_done_twice(run, restored, tmp_path, checkpoint, net, monkeypatch):
     first = run()
     assert len(restored) == 3
