@@ -31,7 +31,7 @@ from prompt_mamba_arch.compare import compare, read_plan, write_comparison
 from prompt_mamba_arch.compat.options import force_options, read_option_file
 from prompt_mamba_arch.complexity import count
 from prompt_mamba_arch.complexity.timing import medians, processor
-from prompt_mamba_arch.errors import UserError, check_keys, plain_line, replace_on_success
+from prompt_mamba_arch.errors import UserError, check_keys, did_you_mean, plain_line, replace_on_success
 from prompt_mamba_arch.models.two_phase_options import takes_prompts
 from prompt_mamba_arch.restore import Restorer
 
@@ -237,12 +237,16 @@ def _run(args: argparse.Namespace) -> int:
 
     options = read_option_file(args.opt)
     force_options(options, args.force_yml)
-    training, latency = ({**d, **(options.get(k) or {})} for k, d in (("training", _TRAINING), ("latency", _LATENCY)))
-    check_keys(training, _TRAINING, "training")
-    check_keys(latency, _LATENCY, "latency")
+    sections = {"training": _TRAINING, "latency": _LATENCY}
+    for key, known in sections.items():
+        check_keys(options.get(key) or {}, known, key)
+    training, latency = ({**known, **(options.get(key) or {})} for key, known in sections.items())
     networks = options.get("networks")
     if not isinstance(networks, Mapping) or not networks:
         raise UserError("the option file must have a section 'networks' with at least one entry")
+    reference = latency["reference"]
+    if reference is not None and reference not in networks:
+        raise UserError(f"latency.reference names no network: {reference!r}{did_you_mean(reference, networks)}")
     if not Path(args.train).is_dir():
         raise UserError(f"no such folder: {args.train!r}")
     out = Path(str(options.get("output") or "results/compare/equal_budget")).expanduser().resolve()

@@ -22,9 +22,10 @@ from prompt_mamba_arch.errors import UserError
 from prompt_mamba_arch.metrics.targeted import psnr
 from prompt_mamba_arch.probe import cases, draw_sheets, probe, summary, write_report
 from prompt_mamba_arch.probe.cases import PHRASINGS, Case, cases_of, identity
-from prompt_mamba_arch.probe.measure import MEASURED, measure, targets_of
+from prompt_mamba_arch.probe.measure import MEASURED, measure, network_digest, targets_of
 from prompt_mamba_arch.probe.report import MEASURES
 from prompt_mamba_arch.restore import Restorer
+from prompt_mamba_arch.text import intent
 from prompt_mamba_cli import main
 
 
@@ -211,6 +212,17 @@ def test_a_folder_is_probed_once(folder, tmp_path, checkpoint, net, runs):
 
     (out / MEASURED).unlink()
     assert probe(folder, out, [other], **options).results == probe(folder, tmp_path / "new", [other], **options).results
+
+
+def test_another_reader_of_sentences_is_another_network(tmp_path, monkeypatch):
+    """What wishes a network is told depends on it, so nothing that was measured with the old one is taken again."""
+    small = {"dim": 8, "enc_blocks": [1], "middle_blocks": 1, "dec_blocks": [1], "mixers": ["conv", "scan"]}
+    told, reads = (PromptMamba(**small, wishes=wishes) for wishes in (True, False))
+    before = network_digest(told), network_digest(reads)
+    assert before == (network_digest(told), network_digest(reads))
+    monkeypatch.setattr(intent, "_FILE", tmp_path / "intent.safetensors")
+    intent._FILE.write_bytes(b"another one")
+    assert network_digest(told) != before[0] and network_digest(reads) == before[1]
 
 
 def test_reports_and_pictures(folder, tmp_path, checkpoint, net):

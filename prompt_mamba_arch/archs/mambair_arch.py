@@ -140,7 +140,8 @@ class MambaIR(ResidualGroupNet):
         if c["upsampler"] is None:
             c["upsampler"] = "" if upscale == 1 else "pixelshuffledirect" if size == "light" else "pixelshuffle"
         check_frame("MambaIR", c)
-        demand(0 <= drop_path_rate < 1, "MambaIR", "drop_path_rate", drop_path_rate, "a number from 0 to below 1")
+        drops_some = type(drop_path_rate) in (int, float) and 0 <= drop_path_rate < 1
+        demand(drops_some, "MambaIR", "drop_path_rate", drop_path_rate, "a number from 0 to below 1")
         dim, light = c["embed_dim"], c["upsampler"] == "pixelshuffledirect"
         demand(dim >= 3, "MambaIR", "embed_dim", dim, "at least 3")
         count = sum(c["depths"])

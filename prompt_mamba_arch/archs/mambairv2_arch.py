@@ -226,3 +226,6 @@ def _check(c: dict) -> None:
     demand(c["convffn_kernel_size"] % 2 == 1, "MambaIRv2", "convffn_kernel_size", c["convffn_kernel_size"], "odd")
     demand(c["embed_dim"] >= 3, "MambaIRv2", "embed_dim", c["embed_dim"], "at least 3")
     demand(c["ffn"] in ("gated", "conv"), "MambaIRv2", "ffn", c["ffn"], "gated or conv")
+    halves = c["ffn"] == "conv" or int(c["embed_dim"] * c["mlp_ratio"]) % 2 == 0
+    what = f"one that leaves an even number of embed_dim ({c['embed_dim']}) channels, of which one half gates the other"
+    demand(halves, "MambaIRv2", "mlp_ratio", c["mlp_ratio"], what)

@@ -70,12 +70,17 @@ class PromptIR(nn.Module):
         c = self.config = given(locals())
         super().__init__()
         check_restormer("PromptIR", c)
+        d1, d2, d3, d4 = (dim * 2**n for n in range(4))
+        p1, p2, p3 = (n * dim // 48 for n in (64, 128, 320))  # the prompts' channels
+        # the blocks after the prompts have the third level's number of heads
+        looking = (d2 + p1, d3 + p2, d4 + p3)
+        what = f"four numbers of which the third ({heads[2]}) divides {', '.join(map(str, looking))}"
+        demand(not decoder or not any(n % heads[2] for n in looking), "PromptIR", "heads", c["heads"], what)
         if extra_parameters is None:
             c["extra_parameters"] = dim == 48
         demand(not c["extra_parameters"] or dim == 48, "PromptIR", "extra_parameters", True, "false unless dim is 48")
         ratio, depths = ffn_expansion_factor, c["num_blocks"]
         self.floats_per_pixel = 56 * dim  # measured, for the choice of tiles
-        d1, d2, d3, d4 = (dim * 2**n for n in range(4))
 
         def level(channels: int, n: int, depth: int) -> nn.Sequential:
             return nn.Sequential(*(TransformerBlock(channels, heads[n], ratio) for _ in range(depth)))
@@ -87,14 +92,12 @@ class PromptIR(nn.Module):
         self.latent = level(d4, 3, depths[3])
         self.decoder = decoder
         if decoder:
-            # the prompts' channels; the blocks after them have the third level's number of heads
-            p1, p2, p3 = (c * dim // 48 for c in (64, 128, 320))
             self.prompt1 = PromptBlock(p1, size=64, lin_dim=d2)
             self.prompt2 = PromptBlock(p2, size=32, lin_dim=d3)
             self.prompt3 = PromptBlock(p3, size=16, lin_dim=d4)
-            self.noise_level1, self.reduce_noise_level1 = level_of(d2 + p1, d2, heads[2], ratio)
-            self.noise_level2, self.reduce_noise_level2 = level_of(d3 + p2, d3, heads[2], ratio)
-            self.noise_level3, self.reduce_noise_level3 = level_of(d4 + p3, d3, heads[2], ratio)
+            self.noise_level1, self.reduce_noise_level1 = level_of(looking[0], d2, heads[2], ratio)
+            self.noise_level2, self.reduce_noise_level2 = level_of(looking[1], d3, heads[2], ratio)
+            self.noise_level3, self.reduce_noise_level3 = level_of(looking[2], d3, heads[2], ratio)
         self.up4_3 = resample(d3 if decoder else d4, 2)
         self.reduce_chan_level3 = same_conv((d2 if decoder else d3) + d3, d3)
         self.decoder_level3 = level(d3, 2, depths[2])
@@ -143,6 +146,10 @@ def check_restormer(net: str, c: dict) -> None:
     """Raises UserError for values that Restormer's arguments cannot have."""
     for name in ("inp_channels", "out_channels", "dim"):
         demand(whole(c[name]), net, name, c[name], "a whole number from 1")
+    demand(c["dim"] % 2 == 0, net, "dim", c["dim"], "an even number")
+    ratio = c["ffn_expansion_factor"]
+    positive = type(ratio) in (int, float) and c["dim"] * ratio >= 1
+    demand(positive, net, "ffn_expansion_factor", ratio, "a number that leaves channels")
     equal = c["inp_channels"] == c["out_channels"]
     demand(equal, net, "out_channels", c["out_channels"], f"inp_channels ({c['inp_channels']}), as the image is added")
     demand(whole(c["num_refinement_blocks"], 0), net, "num_refinement_blocks", c["num_refinement_blocks"], "from 0 on")

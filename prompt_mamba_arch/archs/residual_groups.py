@@ -179,5 +179,7 @@ def check_frame(net: str, config: dict) -> None:
     demand(upscale == 1 or upsampler != "", net, "upsampler", upsampler, "one that enlarges, as upscale is above 1")
     kind = config["resi_connection"]
     demand(kind in ("1conv", "3conv"), net, "resi_connection", kind, "1conv or 3conv")
+    enough = kind == "1conv" or config["embed_dim"] >= 4
+    demand(enough, net, "embed_dim", config["embed_dim"], "at least 4 for 3conv, which has a quarter of them inside")
     number = config["img_range"]
     demand(type(number) in (int, float) and number > 0, net, "img_range", number, "a number above 0")

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import cv2
 import numpy as np
 from basicsr.metrics import calculate_metric
 from basicsr.utils.registry import METRIC_REGISTRY
@@ -45,7 +46,7 @@ def measured(options: Mapping[str, Any], result: np.ndarray, target: np.ndarray)
     """The value; of a metric of a whole set, what is kept of this image, as plain lists.
 
     Raises:
-    UserError: the images differ in size.
+        UserError: the images differ in size, or are too small for the metric.
     """
     if result.shape != target.shape:
         raise UserError(f"a result of {result.shape[1]} x {result.shape[0]} pixels cannot be measured against "
@@ -55,7 +56,7 @@ def measured(options: Mapping[str, Any], result: np.ndarray, target: np.ndarray)
         images["img2"] = np.ascontiguousarray(target[..., ::-1])
     try:
         value = calculate_metric(images, dict(options))
-    except (RuntimeError, ValueError, AssertionError, IndexError) as error:  # as when there are too few pixels
+    except (RuntimeError, ValueError, AssertionError, IndexError, cv2.error) as error:  # as of too few pixels
         if is_out_of_memory(error):
             raise
         raise UserError(f"{options['type']} cannot be computed of this image ({one_line(error)[:120]})") from None

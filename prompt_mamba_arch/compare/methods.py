@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 
 from prompt_mamba_arch.classical import CLASSICAL
@@ -18,7 +19,7 @@ from prompt_mamba_arch.compare.options import BLIND, ORACLE, Plan
 from prompt_mamba_arch.compare.packages import PACKAGES, Absent, Ncnn
 from prompt_mamba_arch.compare.tasks import Compared
 from prompt_mamba_arch.complexity import open_network
-from prompt_mamba_arch.errors import UserError, check_keys, did_you_mean
+from prompt_mamba_arch.errors import UserError, check_keys, did_you_mean, one_line
 from prompt_mamba_arch.probe.measure import network_digest
 from prompt_mamba_arch.restore import Restorer
 
@@ -104,6 +105,9 @@ def _network(where: str, options: Mapping, device: str, tell, common: dict) -> M
     if common["prompt"] not in (None, BLIND) and not reads:
         raise UserError(f"{where}: the network takes no prompt")
     tile, strength = options.get("tile", "auto"), options.get("strength", 1.0)
+    if isinstance(strength, bool) or not isinstance(strength, (int, float)) or not 0 <= strength <= 2:
+        raise UserError(f"{where}.strength must be a number from 0 to 2, not {strength!r}")
+    restorer.tile_side((1, 1), tile)  # a wrong one is said at once
     digest = _digest(network_digest(restorer.net), code_digest(type(restorer.net)))
     if (tile, strength) != ("auto", 1.0):
         digest = _digest(digest, tile, strength)
@@ -166,8 +170,8 @@ def _classical(where: str, source: str, options: Mapping, device: str, common: d
     def run(image: np.ndarray, prompt: str) -> np.ndarray:
         try:
             return filters[name](image, **arguments)
-        except ImportError as error:
-            raise UserError(f"{where}: {error}") from None
+        except (ImportError, ValueError, TypeError, ArithmeticError, cv2.error) as error:  # parameters that cannot be
+            raise UserError(f"{where}: {one_line(error)[:160]}") from None
 
     return Method(
         **common,

@@ -82,6 +82,8 @@ def read_plan(path: str | os.PathLike, force: Sequence[str] = ()) -> Plan:
         _number(task, "crop", f"tasks.{key}.crop")
         _number(task, "border", f"tasks.{key}.border", 0)
         _prompt(task, f"tasks.{key}.prompt")
+        if not isinstance(task.get("luma"), (bool, type(None))):
+            raise UserError(f"tasks.{key}.luma must be true or false, not {task['luma']!r}")
     for key, method in methods.items():
         _prompt(method, f"methods.{key}.prompt")
         if not isinstance(method.get("only") or [], list):
@@ -101,6 +103,8 @@ def read_plan(path: str | os.PathLike, force: Sequence[str] = ()) -> Plan:
     _number(bootstrap, "samples", "bootstrap.samples")
     _number(bootstrap, "seed", "bootstrap.seed", 0)
     report = _section(options, "report", {"examples": 2, "pixels": 160})
+    _number(report, "examples", "report.examples", 0)
+    _number(report, "pixels", "report.pixels")
     cost = None
     if "cost" not in options or options["cost"] is not None:
         cost = _section(options, "cost", {"size": 256, "rounds": 5, "threads": 1})

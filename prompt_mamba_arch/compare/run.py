@@ -261,7 +261,8 @@ def _costs(plan: Plan, methods: Sequence[Method], found: Comparison, cache: Cach
         return {}
     size, threads = plan.cost["size"], plan.cost["threads"]
     device = next((str(m.restorer.device) for m in methods if m.restorer is not None), "cpu")
-    found.machine = f"{processor() if device == 'cpu' else torch.cuda.get_device_name(device)}, {threads} thread(s)"
+    machine = torch.cuda.get_device_name(device) if device.startswith("cuda") else processor()
+    found.machine = f"{machine}, {threads} thread(s)"
     image = np.random.default_rng(0).integers(0, 256, (size, size, 3), dtype=np.uint8)
     identities, waiting = {}, {}
     for method in methods:

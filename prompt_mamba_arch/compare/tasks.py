@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from prompt_mamba_arch.compare.options import BLIND, ORACLE, Plan
-from prompt_mamba_arch.data import ImageSource, render, sample_recipe, to_float
+from prompt_mamba_arch.data import KINDS, ImageSource, render, sample_recipe, to_float
 from prompt_mamba_arch.data.degradations import matlab_downscale
 from prompt_mamba_arch.errors import UserError, check_keys, did_you_mean
 from prompt_mamba_arch.model_card import sets
@@ -60,6 +60,10 @@ def open_task(name: str, options: Mapping[str, Any], plan: Plan) -> Compared:
         )
     limit, crop = (options.get(key, getattr(plan, key)) for key in ("limit", "crop"))
     about, pairs, scale, luma, oracle = {"set": _of_set, "images": _made, "lq": _paired}[given[0]](where, options, plan)
+    border = (scale if luma else 0) if options.get("border") is None else options["border"]
+    luma = luma if options.get("luma") is None else options["luma"]
+    if crop is not None and crop < scale:
+        raise UserError(f"{where}: crop must be at least the scale, {scale}, not {crop}")
     prompt = options.get("prompt", BLIND) or BLIND if "prompt" in options else None
     if prompt == ORACLE and oracle is None:
         raise UserError(f"{where}: prompt oracle is for tasks of a set, which have a sentence; write the text")
@@ -68,8 +72,8 @@ def open_task(name: str, options: Mapping[str, Any], plan: Plan) -> Compared:
         about if crop is None else f"{about}, middle {crop} pixels",
         lambda: (_cropped(pair, crop, scale) for pair in pairs(limit)),
         scale,
-        bool(options.get("luma", luma)),
-        int(options.get("border", scale if luma else 0)),
+        luma,
+        border,
         prompt,
         oracle,
     )
@@ -101,9 +105,12 @@ def _made(where: str, options: Mapping[str, Any], plan: Plan):
     source = Photographs() if shipped else ImageSource(str(options["images"]), label=f"{where}.images")
     about = Path(str(options["images"])).name
     degrade, remove = options.get("degrade"), options.get("remove")
-    if isinstance(degrade, list):
+    if isinstance(degrade, list) and all(isinstance(kind, str) for kind in degrade):
+        check_keys(dict.fromkeys(degrade), KINDS, f"{where}.degrade")
+        if not isinstance(remove, (list, type(None))):
+            raise UserError(f"{where}.remove must be a list of kinds, not {remove!r}")
         return f"{about}, {' and '.join(degrade)}", _targeted(source, degrade, remove), 1, False, None
-    if remove is not None:
+    if remove is not None and not isinstance(degrade, list):
         raise UserError(f"{where}.remove needs degrade to be a list of kinds: [noise, haze]")
     if not isinstance(degrade, str):
         raise UserError(

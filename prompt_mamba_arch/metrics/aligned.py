@@ -44,6 +44,11 @@ def calculate_psnr_aligned(img: np.ndarray, img2: np.ndarray, **options: object)
 def calculate_ssim_aligned(img: np.ndarray, img2: np.ndarray, **options: object) -> float:
     """SSIM (Gaussian window of 1.5 pixels, mean over the colour channels) of the aligned result over the pixels that it
     covers; arguments as `calculate_psnr_aligned`."""
+    if min(img.shape[:2]) <= 2 * _RADIUS:
+        height, width = img.shape[:2]
+        raise UserError(
+            f"metric calculate_ssim_aligned: {width}x{height} pixels are too few, it needs {2 * _RADIUS + 1} a side"
+        )
     result, truth, covered = _align(img, img2, options)
     inner = (slice(_RADIUS, -_RADIUS),) * 2
     weight = covered[inner].sum(axis=(0, 1), dtype=np.float64)
@@ -66,8 +71,10 @@ def _align(img: np.ndarray, img2: np.ndarray, options: dict) -> tuple[np.ndarray
     warp = _homography(truth, result)
     size = (truth.shape[1], truth.shape[0])
     flags = cv2.WARP_INVERSE_MAP
-    warped = cv2.warpPerspective(result, warp, size, flags=flags | cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
     covered = cv2.warpPerspective(np.ones_like(result), warp, size, flags=flags | cv2.INTER_NEAREST)
+    if not covered.any():  # it has lost its way, and nothing would count
+        warp, covered = np.eye(3, dtype=np.float32), np.ones_like(result)
+    warped = cv2.warpPerspective(result, warp, size, flags=flags | cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
     return warped * covered, truth * covered, covered
 
 

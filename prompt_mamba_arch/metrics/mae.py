@@ -23,11 +23,14 @@ def calculate_mae(img: np.ndarray, img2: np.ndarray, crop_border: int = 0, **oth
         other: `better`, which BasicSR reads; anything else is refused.
 
     Raises:
-        UserError: an unknown option, or images of different sizes.
+        UserError: an unknown option, or images of different sizes, or a border that leaves none of them.
     """
     check_keys(other, ("crop_border", "better"), "metric calculate_mae")
     if img.shape != img2.shape:
         raise UserError(f"metric calculate_mae: images of different sizes, {img.shape} and {img2.shape}")
+    height, width = img.shape[:2]
+    if not 0 <= 2 * crop_border < min(height, width):
+        raise UserError(f"metric calculate_mae: crop_border {crop_border} does not fit {width}x{height} pixels")
     inner = slice(crop_border, -crop_border or None)
     difference = img[inner, inner].astype(np.float64) - img2[inner, inner]
     return float(np.abs(difference).mean() / 255)

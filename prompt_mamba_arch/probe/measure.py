@@ -20,6 +20,7 @@ from prompt_mamba_arch.errors import UserError, check_keys, one_line, plain_line
 from prompt_mamba_arch.metrics import targeted
 from prompt_mamba_arch.probe.cases import Case, cases_of, identity
 from prompt_mamba_arch.restore import Restorer
+from prompt_mamba_arch.text.intent import reader_digest
 
 __all__ = ["MEASURED", "Asked", "Probe", "Result", "labels_of", "network_digest", "probe"]
 
@@ -187,8 +188,11 @@ def labels_of(models: Sequence[str]) -> list[str]:
 
 
 def network_digest(net: torch.nn.Module) -> str:
-    """A name for a network: of its arguments and all its weights."""
-    digest = hashlib.sha256(json.dumps(getattr(net, "config", {}), sort_keys=True, default=str).encode())
+    """A name for a network: of its arguments and all its weights, and of the reader of sentences that it depends on."""
+    config = getattr(net, "config", {})
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
+    if config.get("wishes"):
+        digest.update(reader_digest().encode())
     for name, tensor in sorted(net.state_dict().items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import threading
 from collections import OrderedDict
@@ -16,7 +17,7 @@ from prompt_mamba_arch.errors import UserError, one_line
 from prompt_mamba_arch.text.encoder import TextEncoder
 from prompt_mamba_arch.text.intent_network import ASKS, IntentNetwork
 
-__all__ = ["Intent", "describe", "load_network", "read_intent", "read_intents"]
+__all__ = ["Intent", "describe", "load_network", "read_intent", "read_intents", "reader_digest"]
 
 _FILE = Path(__file__).with_name("intent.safetensors")
 _BATCH = 64
@@ -132,6 +133,11 @@ def load_network(path: Path = _FILE) -> IntentNetwork:
         UserError: there is no such file, or it is not one of `scripts/train_intent.py`, or there is no text encoder.
     """
     return _load_network(Path(path))
+
+
+def reader_digest() -> str:
+    """Of the shipped network's file: another one reads sentences otherwise. Empty where it is missing."""
+    return hashlib.sha256(_FILE.read_bytes()).hexdigest() if _FILE.is_file() else ""
 
 
 @functools.lru_cache(maxsize=2)

@@ -258,6 +258,21 @@ def test_failures_are_told_and_the_rest_goes_on(run, root, tmp_path, monkeypatch
     assert all(line.endswith(": too bright") for line in run.told)
 
 
+def test_what_a_filter_or_metric_cannot_do_is_a_line_of_its_own(run):
+    tv = {"scikit-image": "total_variation", "weight": 0}
+    found = run(methods={"even": {"opencv": "median", "size": 4}, "tv": tv, "median": {"opencv": "median"}})
+    assert {(method, why.partition(":")[0]) for _, method, _, why in found.failed} == {
+        ("even", "methods.even"), ("tv", "methods.tv")
+    }  # fmt: skip
+    assert len(found.rows["noise25"][3].scores["psnr"]) == 3
+    images = {"images": "scikit-image", "degrade": "noise25", "limit": 1, "crop": 12}
+    tasks = {"small": {**images, "border": 6}, "whole": {**images, "border": None}}
+    found = run(tasks=tasks, methods={"median": {"opencv": "median"}}, metrics={"ssim": METRICS["ssim"]})
+    assert {task for task, *_ in found.failed} == {"small"}
+    assert all("calculate_ssim cannot be computed" in why for *_, why in found.failed)
+    assert found.tasks["whole"].border == 0 and found.rows["whole"][1].scores["ssim"]
+
+
 def test_mistakes(plan, run, tmp_path, root, capsys):
     images = str(root / "CBSD68")
     for changes, said in (
@@ -285,6 +300,15 @@ def test_mistakes(plan, run, tmp_path, root, capsys):
         ({"reference": "nett"}, "did you mean 'net'"),
         ({"tasks": {"a": {"set": "noise25", "border": "4px"}}}, "border must be a whole number from 0"),
         ({"methods": {"a": {"opencv": "median", "only": "noise25"}}}, "only must be a list of tasks"),
+        ({"tasks": {"a": {"set": "noise25", "luma": "maybe"}}}, "luma must be true or false, not 'maybe'"),
+        ({"tasks": {"a": {"images": images, "degrade": [5]}}}, "degrade must be .* a list of kinds, not .5."),
+        ({"tasks": {"a": {"images": images, "degrade": ["nose"]}}}, "tasks.a.degrade; did you mean 'noise'"),
+        ({"tasks": {"a": {"images": images, "degrade": ["noise"], "remove": "noise"}}}, "remove must be a list"),
+        ({"tasks": {"a": {"images": images, "degrade": "x4", "crop": 3}}}, "crop must be at least the scale, 4, not 3"),
+        ({"report": {"pixels": 0}}, "report.pixels must be a whole number from 1"),
+        ({"report": {"examples": -1}}, "report.examples must be a whole number from 0"),
+        ({"methods": {"a": {"model": "tiny", "strength": "high"}}}, "strength must be a number from 0 to 2, not .high"),
+        ({"methods": {"a": {"model": "tiny", "tile": 5}}}, "tile must be auto, none, or a number of pixels from 64"),
         ({"bootstrap": {"confidence": 95}}, "between 0 and 1"),
         ({"bootstrap": {"seed": -1}}, "seed must be a whole number from 0"),
         ({"cost": {"sise": 3}}, "did you mean 'size'"),

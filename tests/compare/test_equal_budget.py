@@ -149,6 +149,8 @@ def test_mistakes(script, study, tmp_path, capsys):
     for changes, said in (
         ({"networks": {}}, "at least one entry"),
         ({"training": {"frist": 2}}, "did you mean 'first'"),
+        ({"training": 5}, "training must be a section"),
+        ({"latency": {"reference": "our"}}, "latency.reference names no network: 'our'; did you mean 'ours'?"),
         ({"networks": {"a": {"type": "EDSRR"}}}, "did you mean 'EDSR'"),
         ({"networks": {"a": {"sizes": [{}]}}}, "must have a type"),
     ):

@@ -53,6 +53,23 @@ def test_it_is_the_published_computation(shifted):
     assert calculate_ssim_aligned(moved, photo) == pytest.approx(part.mean(), abs=1e-4)
 
 
+def test_an_alignment_that_leads_out_of_the_image_is_none(shifted, monkeypatch):
+    photo, moved = shifted
+    away = np.float32([[1, 0, 5000], [0, 1, 0], [0, 0, 1]])
+    monkeypatch.setattr(cv2, "findTransformECC", lambda *arguments, **more: (0.1, away))
+    assert 15 < calculate_psnr_aligned(moved, photo) < 40  # no pixel would have counted: infinitely good
+    assert 0.3 < calculate_ssim_aligned(moved, photo) < 1
+
+
+def test_too_few_pixels_are_said():
+    small = np.full((10, 40, 3), 100, np.uint8)
+    with pytest.raises(UserError, match=r"calculate_ssim_aligned: 40x10 pixels are too few.*11 a side"):
+        calculate_ssim_aligned(small, small)
+    for border in (5, -1):
+        with pytest.raises(UserError, match=f"calculate_mae: crop_border {border} does not fit 40x10 pixels"):
+            calculate_mae(small, small, crop_border=border)
+
+
 def test_equal_and_flat_images():
     flat = np.full((32, 40, 3), 100, np.uint8)
     assert calculate_psnr_aligned(flat, flat) > 100
