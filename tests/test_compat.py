@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import pickle
 import random
+import sys
 import threading
 import time
 from collections import OrderedDict
@@ -403,6 +404,30 @@ def test_optimizers_of_torch_are_known(opt):
         UserError, match="unknown key 'weight_deacy' in the optimizer Adam; did you mean 'weight_decay'"
     ):
         built(opt, optim_g={"type": "Adam", "lr": 1e-3, "weight_deacy": 1})
+
+
+def test_muon_turns_matrices_and_leaves_the_rest_to_adamw(opt):
+    timm = pytest.importorskip("timm.optim")
+    model = built(opt, optim_g={"type": "Muon", "lr": 1e-3, "nesterov": True})
+    assert type(model.optimizer_g) is timm.Muon
+    before = {name: value.detach().clone() for name, value in model.net_g.named_parameters()}
+    for parameter in model.net_g.parameters():
+        parameter.grad = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0))
+    model.optimizer_g.step()
+    for name, value in model.net_g.named_parameters():
+        change = (value.detach() - before[name]).flatten(1 if value.dim() > 1 else 0)
+        assert change.abs().sum() > 0
+        if value.dim() == 4 and min(change.shape) >= 4:  # as large in every direction
+            sizes = torch.linalg.svdvals(change)
+            assert sizes.max() < 2.5 * sizes.min()
+    with pytest.raises(UserError, match="unknown key 'nestrov' in the optimizer Muon; did you mean 'nesterov'"):
+        built(opt, optim_g={"type": "Muon", "lr": 1e-3, "nestrov": True})
+
+
+def test_muon_says_what_it_needs(opt, monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm.optim", None)
+    with pytest.raises(UserError, match="pip install"):
+        built(opt, optim_g={"type": "Muon", "lr": 1e-3})
 
 
 def rates(model, iterations: range, warmup: int = -1) -> list[float]:

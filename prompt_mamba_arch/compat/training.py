@@ -24,15 +24,26 @@ def _arguments(factory: object) -> list[str]:
     return [name for name in inspect.signature(factory).parameters if name not in ("self", "params", "optimizer")]
 
 
+def _muon() -> type[torch.optim.Optimizer]:
+    """timm's: that of torch takes matrices alone, this one convolutions too, and gives what is neither to AdamW."""
+    try:
+        from timm.optim import Muon
+    except ImportError:
+        raise UserError('the optimizer Muon comes with timm: pip install "timm>=1.0.22"') from None
+    return Muon
+
+
 def mend_get_optimizer() -> None:
     """The PyPI release of BasicSR knows Adam only: AdamW, which most transformers train with, is
-    NotImplementedError."""
+    NotImplementedError. Muon (Jordan et al. 2024) is there as well."""
 
     def get_optimizer(
         self: BaseModel, optim_type: str, params: Iterable, lr: float, **kwargs: object
     ) -> torch.optim.Optimizer:
         known = {name: thing for name, thing in vars(torch.optim).items() if inspect.isclass(thing)}
         known = {name: thing for name, thing in known.items() if issubclass(thing, torch.optim.Optimizer)}
+        if optim_type == "Muon":
+            known["Muon"] = _muon()
         if optim_type not in known:
             raise UserError(f"unknown optimizer type {optim_type!r}{did_you_mean(optim_type, known)}")
         check_keys(kwargs, _arguments(known[optim_type]), f"the optimizer {optim_type}")

@@ -74,7 +74,7 @@ def _apply(image: np.ndarray, p: dict, rng: np.random.Generator) -> np.ndarray:
 def _severity(p: dict) -> float:
     wet = p["amount"] * 1e-4 * p["length"] * p["width"] * p["brightness"]
     hidden = 1 - (1 - p["veil"]) ** 1.2 * float(np.exp(-1.6 * wet * (0.9 + 0.05 * p["layers"])))
-    return min(1.0, 1.5 * hidden**0.85)
+    return min(1.0, 1.7 * hidden**0.85)
 
 
 RAIN = Degradation(
@@ -86,7 +86,8 @@ RAIN = Degradation(
         "angle": Number(-80, 80, (-35, 35), 10),  # degrees from the vertical
         "brightness": Number(0.05, 1, (0.45, 0.95), 0.7),  # opacity of the brightest streaks
         "layers": Number(1, 5, (1, 3), 2, integer=True),
-        "veil": Number(0, 0.9, (0.0, 0.25), 0.1),  # opacity of the mist
+        # opacity of the mist; often there is none, and a network that has always seen some darkens pictures without
+        "veil": Number(0, 0.9, (0.0, 0.25), 0.1, least=0.5),
         "light": Number(0.3, 1, (0.75, 0.98), 0.9),  # display value of what the drops show
     },
     apply=_apply,

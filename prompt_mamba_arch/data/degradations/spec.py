@@ -23,6 +23,7 @@ class Number:
         draw: (from, to) that are sampled by default, evenly (or evenly in the logarithm).
         default: its value where a recipe leaves it out.
         integer: whole numbers only; both ends of `draw` occur.
+        least: share of the default draws that are the lower end of `draw` itself; the others are spread as ever.
         only: {other parameter: values of it for which this one means something}; else it is neither drawn nor stored.
     """
 
@@ -32,6 +33,7 @@ class Number:
     default: float
     log: bool = False
     integer: bool = False
+    least: float = 0.0
     only: Mapping[str, tuple] = field(default_factory=dict)
 
     def check(self, value: Any, where: str) -> float | int:
@@ -50,6 +52,8 @@ class Number:
         if override is not None and len(override) != 2:
             return override[int(u * len(override))]
         low, high = self.draw if override is None else override
+        if override is None and self.least:
+            u = max(0.0, (u - self.least) / (1 - self.least))
         if self.integer:
             return int(low) + int(u * (int(high) - int(low) + 1))
         value = low * (high / low) ** u if self.log and low > 0 else low + (high - low) * u
