@@ -5,12 +5,16 @@
 #
 # The folders are searched with their sub-folders; images for validation are at least 256 pixels a side and not among
 # those for training. OUTPUT (default: the clone) receives experiments/; PYTHON is the interpreter (default: .venv's).
+# Its optimizer comes with the extra `muon` (bash scripts/install.sh muon).
 set -euo pipefail
 train=$(realpath "$1") val=$(realpath "$2")
 cd "$(dirname "$0")/.."
 out=${3:-.}
 python=${PYTHON:-.venv/bin/python}
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$("$python" -c "import os; print(max(1, (os.cpu_count() or 2) - 1))")}
+
+"$python" -c "import timm.optim" 2>/dev/null ||
+    { echo "train_starter: the optimizer Muon comes with timm: bash scripts/install.sh muon" >&2; exit 2; }
 
 network() { echo "$out/experiments/starter_$1/models/net_g_latest.pth"; }
 before=
