@@ -66,6 +66,16 @@ class Intent:
             return "restoration"
         return "nothing" if self.asks["nothing"] >= self.asks["unrelated"] else "unrelated"
 
+    @property
+    def named(self) -> frozenset[str]:
+        """The kinds of `remove` that are clearly to go; where none is, the likeliest, with both blurs if they are about
+        as likely."""
+        clear = frozenset(kind for kind, value in self.remove.items() if value >= 0.5)
+        if clear:
+            return clear
+        likeliest = max(self.remove, key=self.remove.get)
+        return frozenset(_BLURS if likeliest in _BLURS and _any_blur(self.remove) else (likeliest,))
+
 
 def read_intent(prompt: str) -> Intent:
     """What the prompt asks for. An empty one asks for everything, as everywhere here."""
@@ -110,17 +120,20 @@ def describe(intent: Intent) -> str:
         return f"leave the photograph as it is ({intent.asks['nothing']:.2f}){staying}"
     if intent.everything >= 0.5:
         return f"remove whatever is wrong ({intent.everything:.2f}){staying}"
-    going = _named({kind: value for kind, value in intent.remove.items() if value >= 0.5})
-    if going:
-        return "remove " + ", ".join(f"{name} ({value:.2f})" for name, value in going.items()) + staying
-    name, value = next(iter(_named(intent.remove).items()))
-    return f"this asks for restoration, but not clearly of what: most likely {name} ({value:.2f}){staying}"
+    going = ", ".join(f"{name} ({p:.2f})" for name, p in _named({k: intent.remove[k] for k in intent.named}).items())
+    if max(intent.remove.values()) >= 0.5:
+        return f"remove {going}{staying}"
+    return f"this asks for restoration, but not clearly of what: most likely {going}{staying}"
+
+
+def _any_blur(values: dict[str, float]) -> bool:
+    return all(kind in values for kind in _BLURS) and abs(values["defocus"] - values["motion"]) < 0.25
 
 
 def _named(values: dict[str, float]) -> dict[str, float]:
     """Names for people -> value, the surest first; both blurs become one "blur"."""
     values = dict(values)
-    if all(kind in values for kind in _BLURS) and abs(values["defocus"] - values["motion"]) < 0.25:
+    if _any_blur(values):
         values["blur"] = max(values.pop(kind) for kind in _BLURS)
     surest = sorted(values, key=values.get, reverse=True)
     return {_WORDS.get(kind, kind): values[kind] for kind in surest}

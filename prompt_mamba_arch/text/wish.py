@@ -63,8 +63,7 @@ class Wish:
         staying = any(value >= 0.5 for value in intent.keep.values())
         if intent.everything >= 0.5 and not staying:
             return cls()
-        remove = {kind for kind, value in intent.remove.items() if value >= 0.5}
-        return cls(remove or {max(intent.remove, key=intent.remove.get)})
+        return cls(intent.named)
 
     def vector(self, text_dim: int) -> Tensor:
         """(text_dim,) float32, in place of a sentence's embedding. Zeros for whatever is wrong.
