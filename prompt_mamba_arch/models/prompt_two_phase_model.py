@@ -36,6 +36,7 @@ from prompt_mamba_arch.text import TextEncoder, Wish, read_intents, wish_vectors
 __all__ = ["PromptTwoPhaseModel"]
 
 _ABSENT_SHARE = 0.01  # of each kind that is not in an image: how often it is wished away all the same
+_ANY_BLUR_SHARE = 0.4  # where one blur should go: how often the other is wished away with it, as "blur" is read as both
 
 
 @MODEL_REGISTRY.register()
@@ -290,6 +291,9 @@ class PromptTwoPhaseModel(SRModel):
         # a dark photograph has its own noise, which is not the kind "noise" but looks like it
         absent[:, KINDS.index("noise")] &= ~present[:, KINDS.index("lowlight")]
         extra = absent & (torch.rand(present.shape, generator=dice) < _ABSENT_SHARE)
+        blurs = [KINDS.index("defocus"), KINDS.index("motion")]
+        any_blur = remove[:, blurs].any(1) & (torch.rand(len(remove), generator=dice) < _ANY_BLUR_SHARE)
+        extra[:, blurs] |= absent[:, blurs] & any_blur[:, None]
         said = (remove | present).any(1).tolist()
         recipes = self.recipes or [""] * len(said)  # that of an image without damage is empty, but there is one
         silent = [tell and not (known or recipe) for tell, known, recipe in zip(told, said, recipes)]

@@ -404,6 +404,7 @@ def with_wishes(folder, **train) -> OrderedDict:
 
 def test_a_network_with_wishes_is_told_what_should_go(tmp_path, monkeypatch):
     monkeypatch.setattr(prompt_two_phase_model, "_ABSENT_SHARE", 0.0)
+    monkeypatch.setattr(prompt_two_phase_model, "_ANY_BLUR_SHARE", 0.0)
     model = build(with_wishes(tmp_path))
     data = intent_batch()
     data["prompt"][3] = ""  # blind
@@ -426,6 +427,22 @@ def test_wishes_for_what_is_not_there_are_mixed_in_but_never_for_what_should_sta
     model.optimize_parameters(1)
     seen = [Wish(set(KINDS) - {"haze"}), Wish(set(KINDS) - {"lowlight", "noise"}), Wish(KINDS), Wish(KINDS)]
     torch.testing.assert_close(model.net_g.seen, wish_vectors(seen, DIM))
+
+
+def test_a_blur_is_also_wished_away_as_any_blur(tmp_path, monkeypatch):
+    monkeypatch.setattr(prompt_two_phase_model, "_ABSENT_SHARE", 0.0)
+    monkeypatch.setattr(prompt_two_phase_model, "_ANY_BLUR_SHARE", 1.0)
+    model = build(with_wishes(tmp_path))
+    data = intent_batch()
+    for role, rows in {
+        "present": [{"defocus"}, {"defocus", "motion"}, {"motion", "noise"}, {"noise"}],
+        "remove": [{"defocus"}, {"motion"}, {"motion"}, {"noise"}],  # the second one's focus blur should stay
+    }.items():
+        data[role] = torch.tensor([[float(kind in row) for kind in KINDS] for row in rows])
+    model.feed_data(data)
+    model.optimize_parameters(1)
+    both = Wish({"defocus", "motion"})
+    torch.testing.assert_close(model.net_g.seen, wish_vectors([both, Wish({"motion"}), both, Wish({"noise"})], DIM))
 
 
 def test_where_the_data_does_not_say_what_should_go_the_sentence_is_read(tmp_path, photos, monkeypatch):
