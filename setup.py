@@ -158,7 +158,7 @@ setup(
         # Linux and an NVIDIA GPU only; build it against the installed torch: see the README
         "cuda": ["mamba-ssm>=2.3.0; sys_platform == 'linux'"],
         "lpips": ["lpips>=0.1.4"],
-        "muon": ["timm>=1.0.22"],  # the optimizer that the starter model was trained with
+        "muon": ["timm>=1.0.27"],  # the optimizer that the starter model was trained with
         # pyiqa asks for much that only some of its metrics need; --no-deps pyiqa timm facexlib does for most
         "iqa": ["pyiqa>=0.1.13"],
         # what is compared with: filters, and networks that come inside packages
@@ -173,7 +173,7 @@ setup(
         "app": ["gradio>=6; python_version >= '3.10'", "uvicorn>=0.30"],
         "study": STUDY,
         "dev": [
-            *("pytest>=8", "ruff>=0.6", "scikit-image>=0.22", "lpips>=0.1.4", "spandrel>=0.4", "timm>=1.0.22"),
+            *("pytest>=8", "ruff>=0.6", "scikit-image>=0.22", "lpips>=0.1.4", "spandrel>=0.4", "timm>=1.0.27"),
             *("gradio>=6; python_version >= '3.10'", "playwright>=1.40", "pyvips[binary]>=2.2", *STUDY),
         ],
     },

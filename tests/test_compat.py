@@ -420,6 +420,11 @@ def test_muon_turns_matrices_and_leaves_the_rest_to_adamw(opt):
         if value.dim() == 4 and min(change.shape) >= 4:  # as large in every direction
             sizes = torch.linalg.svdvals(change)
             assert sizes.max() < 2.5 * sizes.min()
+    before = copy.deepcopy(model.net_g.state_dict())
+    for group in model.optimizer_g.param_groups:
+        group["lr"] = 0.0  # the schedule's end, for what AdamW is given, too
+    model.optimizer_g.step()
+    assert all(torch.equal(value, before[name]) for name, value in model.net_g.state_dict().items())
     with pytest.raises(UserError, match="unknown key 'nestrov' in the optimizer Muon; did you mean 'nesterov'"):
         built(opt, optim_g={"type": "Muon", "lr": 1e-3, "nestrov": True})
 

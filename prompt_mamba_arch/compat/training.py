@@ -29,7 +29,10 @@ def _muon() -> type[torch.optim.Optimizer]:
     try:
         from timm.optim import Muon
     except ImportError:
-        raise UserError('the optimizer Muon comes with timm: pip install "timm>=1.0.22"') from None
+        Muon = None
+    # before 1.0.27 the schedule did not reach what AdamW is given
+    if Muon is None or "fallback_lr_scale" not in _arguments(Muon):
+        raise UserError('the optimizer Muon comes with timm: pip install "timm>=1.0.27"')
     return Muon
 
 
