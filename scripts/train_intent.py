@@ -307,7 +307,7 @@ def evaluate(args: argparse.Namespace) -> None:
 def _report_bank(split: str, drawn: Sequence[prompts.Request], intents: Sequence[Intent]) -> None:
     truth = np.array([[kind in request.remove for kind in KINDS] for request in drawn])
     chance = np.array([[intent.remove[kind] for kind in KINDS] for intent in intents])
-    done = np.array([[kind in _done(intent) for kind in KINDS] for intent in intents])
+    done = np.array([[kind in gone for kind in KINDS] for gone in map(_done, intents)])
     each = {kind: f1(done[:, k], truth[:, k]) for k, kind in enumerate(KINDS)}
     print(f"\nbank, {split} split, {len(drawn)} requests")
     _row("F1", each, np.mean(list(each.values())))

@@ -107,7 +107,7 @@ def _head(found: Mapping[str, Any], command: str) -> list[str]:
     lines = [
         ["network", about["kind"] + (f", size {config['size']}" if config.get("size") else "")],
         ["parameters", f"{about['parameters']:,}"],
-        ["weights", f"`{about['digest'][:16]}` (SHA-256 over arguments and weights, first 16 digits)"],
+        ["weights", f"`{about['digest'][:16]}` (SHA-256 over arguments, weights, reader of wishes; first 16 digits)"],
     ]
     if not about["reads_prompts"]:
         lines.append(["prompts", "it takes none; whatever is asked below, it was run without"])

@@ -37,7 +37,7 @@ class Asked:
     Attributes:
         label: its column in the tables.
         restorer: the network.
-        digest: of its weights and arguments.
+        digest: `network_digest`.
         reads: it takes prompts; one that does not is asked without.
     """
 
