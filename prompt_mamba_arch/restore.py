@@ -15,6 +15,7 @@ import torch
 from prompt_mamba_arch.checkpoint_files import load_network, shipped_models
 from prompt_mamba_arch.ensemble import self_ensemble
 from prompt_mamba_arch.errors import UserError, one_line
+from prompt_mamba_arch.half_precision import half_type
 from prompt_mamba_arch.memory import free_memory, is_out_of_memory
 from prompt_mamba_arch.ops import available_backends
 from prompt_mamba_arch.scratch import Empty, copied, release
@@ -62,7 +63,7 @@ class Restorer:
             raise UserError(f"device {str(device)!r} cannot be used: {one_line(error)[:120]}") from None
         self.name = name
         self.phase = phase
-        self.half = _half_type(self.device) if half else None
+        self.half = half_type(self.device) if half else None
         config = getattr(net, "config", {})
         # others may need it, too, and do not say so; attention in windows needs whole windows
         windows = {getattr(module, "window_size", None) for module in net.modules()}
@@ -366,17 +367,6 @@ def _device(device: str | torch.device) -> torch.device:
     if found.type == "mps" and not torch.backends.mps.is_available():
         raise UserError("device 'mps' was asked for, and there is none here; use cpu or auto")
     return found
-
-
-def _half_type(device: torch.device) -> torch.dtype | None:
-    """The half-precision type in which the device computes faster than in float32; None if there is none."""
-    if device.type == "cuda":  # tensor cores; of the two types, float16 is the more exact
-        return torch.float16 if torch.cuda.get_device_capability(device) >= (7, 0) else None
-    if device.type == "cpu":
-        names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # torch gives no public names to these
-        able = any(getattr(torch.cpu, name, bool)() for name in names)
-        return torch.bfloat16 if able else None
-    return None
 
 
 def _check_image(image: np.ndarray) -> None:

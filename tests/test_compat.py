@@ -429,6 +429,26 @@ def test_muon_turns_matrices_and_leaves_the_rest_to_adamw(opt):
         built(opt, optim_g={"type": "Muon", "lr": 1e-3, "nestrov": True})
 
 
+@pytest.mark.parametrize("able, dtype", [(torch.bfloat16, torch.bfloat16), (None, torch.float32)])
+def test_muon_computes_in_bfloat16_only_where_the_processor_can(opt, monkeypatch, able, dtype):
+    pytest.importorskip("timm.optim")
+    monkeypatch.setattr("prompt_mamba_arch.compat.training.half_type", lambda device: able)
+    model = built(opt, optim_g={"type": "Muon", "lr": 1e-3})
+    seen = set()
+
+    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            if "mm" in str(function):
+                seen.add(args[0].dtype)
+            return function(*args, **(kwargs or {}))
+
+    for parameter in model.net_g.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    with Watch():
+        model.optimizer_g.step()
+    assert seen == {dtype}
+
+
 def test_muon_says_what_it_needs(opt, monkeypatch):
     monkeypatch.setitem(sys.modules, "timm.optim", None)
     with pytest.raises(UserError, match="pip install"):

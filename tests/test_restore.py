@@ -184,7 +184,7 @@ def test_the_ensemble_treats_all_sides_alike(upscale):
 
 
 def test_half_precision_changes_little(monkeypatch, net, restorer):
-    monkeypatch.setattr(restore, "_half_type", lambda device: torch.bfloat16)
+    monkeypatch.setattr(restore, "half_type", lambda device: torch.bfloat16)
     half = Restorer(net, device="cpu", half=True)
     assert half.half is torch.bfloat16 and restorer.half is None
     image = _image(40, 50)
@@ -192,7 +192,7 @@ def test_half_precision_changes_little(monkeypatch, net, restorer):
     found = half.restore(image, "remove the noise")
     difference = abs(found.astype(int) - expected)
     assert 0 < difference.mean() < 1 and difference.max() <= 16  # of 255; bfloat16 has 8 bits
-    monkeypatch.setattr(restore, "_half_type", lambda device: None)  # where nothing is gained, nothing is lost
+    monkeypatch.setattr(restore, "half_type", lambda device: None)  # where nothing is gained, nothing is lost
     np.testing.assert_array_equal(Restorer(net, device="cpu", half=True).restore(image, "remove the noise"), expected)
 
 
@@ -202,7 +202,7 @@ def test_what_overflows_in_half_precision_is_computed_in_full(monkeypatch):
             y = super().forward(x.mul_(1))  # in place
             return y * (torch.inf if y.dtype == torch.bfloat16 else 1)
 
-    monkeypatch.setattr(restore, "_half_type", lambda device: torch.bfloat16)
+    monkeypatch.setattr(restore, "half_type", lambda device: torch.bfloat16)
     image = _image(20, 20)
     expected = Restorer(_Local(), device="cpu").restore(image)
     np.testing.assert_array_equal(Restorer(Large(), device="cpu", half=True).restore(image), expected)

@@ -6,7 +6,7 @@ import functools
 import inspect
 import math
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import basicsr
 import basicsr.metrics
@@ -18,6 +18,7 @@ from basicsr.models.base_model import BaseModel
 from basicsr.utils import get_root_logger
 
 from prompt_mamba_arch.errors import UserError, check_keys, did_you_mean
+from prompt_mamba_arch.half_precision import half_type
 
 
 def _arguments(factory: object) -> list[str]:
@@ -27,13 +28,28 @@ def _arguments(factory: object) -> list[str]:
 def _muon() -> type[torch.optim.Optimizer]:
     """timm's: that of torch takes matrices alone, this one convolutions too, and gives what is neither to AdamW."""
     try:
+        import timm.optim.muon as timm_muon
         from timm.optim import Muon
     except ImportError:
         Muon = None
     # before 1.0.27 the schedule did not reach what AdamW is given
     if Muon is None or "fallback_lr_scale" not in _arguments(Muon):
         raise UserError('the optimizer Muon comes with timm: pip install "timm>=1.0.27"')
+    if not hasattr(timm_muon.zeropower_via_newtonschulz, "__wrapped__"):
+        timm_muon.zeropower_via_newtonschulz = _in_float32_where_needed(timm_muon.zeropower_via_newtonschulz)
     return Muon
+
+
+def _in_float32_where_needed(orthogonalize: Callable) -> Callable:
+    """timm computes in bfloat16 wherever it is: on processors without its instructions a step takes seconds."""
+
+    @functools.wraps(orthogonalize)
+    def run(matrix: torch.Tensor, *args: object, **kwargs: object) -> torch.Tensor:
+        if matrix.device.type == "cpu" and half_type(matrix.device) is None:
+            kwargs.setdefault("dtype", torch.float32)
+        return orthogonalize(matrix, *args, **kwargs)
+
+    return run
 
 
 def mend_get_optimizer() -> None:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from prompt_mamba_arch.data.kinds import KINDS
 from prompt_mamba_arch.ensemble import self_ensemble
 from prompt_mamba_arch.errors import UserError
+from prompt_mamba_arch.half_precision import half_type
 from prompt_mamba_arch.models import checkpoint
 from prompt_mamba_arch.models.intent_loss import IntentLoss
 from prompt_mamba_arch.models.two_phase_options import (
@@ -112,7 +113,7 @@ class PromptTwoPhaseModel(SRModel):
         self.accumulate = int(train.get("accumulate") or 1)
         self.prompt_dropout = train.get("prompt_dropout") or 0.0
         self.sentence_share = (train.get("sentence_share") or 0.0) if self.tells_wishes else 1.0
-        self.amp_dtype = AMP_DTYPES[train.get("amp") or "none"]
+        self.amp_dtype = self._amp_dtype(train.get("amp") or "none")
         self.scaler = _grad_scaler(enabled=self.amp_dtype is torch.float16)
 
         self._wake_text_gates(self.get_bare_model(self.net_g))
@@ -313,6 +314,15 @@ class PromptTwoPhaseModel(SRModel):
             )
         remove, present = (kinds.to(self.device) for kinds in self.kinds)
         return remove, (prompts != 0).any(1) & ((remove + present) > 0).any(1)
+
+    def _amp_dtype(self, amp: str) -> torch.dtype | None:
+        if amp == "bf16" and self.device.type == "cpu" and half_type(self.device) is None:
+            get_root_logger().warning(
+                "train.amp: bf16 is many times slower than float32 on this processor, which lacks its instructions; "
+                "this run computes in float32."
+            )
+            return None
+        return AMP_DTYPES[amp]
 
     def _run(self, net: nn.Module, lq: Tensor, prompts: Tensor | None) -> Tensor:
         return net(lq) if prompts is None else net(lq, prompts)

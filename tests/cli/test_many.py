@@ -77,12 +77,12 @@ def test_the_wishes_reach_the_network(tmp_path, run, save, monkeypatch):
         return image
 
     monkeypatch.setattr(Restorer, "restore", restore)
-    monkeypatch.setattr("prompt_mamba_arch.restore._half_type", lambda device: "a type")
+    monkeypatch.setattr("prompt_mamba_arch.restore.half_type", lambda device: "a type")
     source = save(tmp_path / "in.png")
     run("restore", "-i", source, "-o", tmp_path / "a.png", "--ensemble", "--half", "--tile", "128", code=0)
     run("restore", "-i", source, "-o", tmp_path / "b.png", "--strength", "0.3", "-p", "sharpen", code=0)
     assert seen == [(True, None, 1.0, 128, True), (False, ("sharpen",), 0.3, "auto", False)]
-    monkeypatch.setattr("prompt_mamba_arch.restore._half_type", lambda device: None)
+    monkeypatch.setattr("prompt_mamba_arch.restore.half_type", lambda device: None)
     _, err = run("restore", "-i", source, "-o", tmp_path / "c.png", "--half", code=0)
     assert len(err) == 1 and "half precision would gain nothing on cpu" in err[0]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import math
 import os
 from collections import OrderedDict
@@ -319,7 +320,13 @@ def test_ema_follows_parameters_and_buffers(tmp_path):
     assert not any(p.requires_grad for p in model.net_g_ema.parameters())
 
 
-def test_bf16_trains_and_validation_stays_in_float32(tmp_path):
+@pytest.fixture
+def able(monkeypatch):
+    """A processor that multiplies bfloat16."""
+    monkeypatch.setattr("prompt_mamba_arch.models.prompt_two_phase_model.half_type", lambda device: torch.bfloat16)
+
+
+def test_bf16_trains_and_validation_stays_in_float32(tmp_path, able):
     model = build(options(tmp_path, amp="bf16"))
     seen = []
     model.net_g.body.register_forward_hook(lambda module, args, output: seen.append(output.dtype))
@@ -330,6 +337,13 @@ def test_bf16_trains_and_validation_stays_in_float32(tmp_path):
     model.test()
     assert seen == [torch.bfloat16] * 3 + [torch.float32]
     assert all(p.dtype == torch.float32 for p in model.net_g.parameters()) and model.output.dtype == torch.float32
+
+
+def test_bf16_is_float32_where_the_processor_has_no_instructions_for_it(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("prompt_mamba_arch.models.prompt_two_phase_model.half_type", lambda device: None)
+    monkeypatch.setattr(logging.getLogger("basicsr"), "propagate", True)
+    assert steps(build(options(tmp_path, amp="bf16")), 3) == steps(build(options(tmp_path)), 3)
+    assert "train.amp: bf16 is many times slower" in caplog.text
 
 
 def test_fp16_on_the_cpu_is_refused(tmp_path):
@@ -355,7 +369,7 @@ def test_what_is_not_finite_stops_the_run_and_reaches_no_parameter(tmp_path, kin
     assert not changed(model.net_g, before)
 
 
-def test_a_gradient_that_overflows_in_fp16_costs_one_step_only(tmp_path):
+def test_a_gradient_that_overflows_in_fp16_costs_one_step_only(tmp_path, able):
     """What GradScaler does on a GPU, with its version for the CPU and bf16 in place of fp16."""
     model = build(options(tmp_path, amp="bf16"))
     model.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
