@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,15 +11,15 @@ from typing import Any
 
 import torch
 
-import prompt_mamba_arch  # registers the networks
+import prompt_mamba_arch  # noqa: F401  registers the networks
 from prompt_mamba_arch.compat.options import read_option_file
 from prompt_mamba_arch.compat.resume import load_plain
 from prompt_mamba_arch.errors import UserError, check_keys, did_you_mean, one_line
 from prompt_mamba_arch.recognise import recognise, without_prefix
+from prompt_mamba_arch.weights import shipped_file, shipped_models
 
 __all__ = ["build_network", "load_network", "shipped_models"]
 
-_WEIGHTS = Path(prompt_mamba_arch.__file__).parent / "weights"
 _IN_FOLDERS = (".safetensors", ".pth")
 _SUFFIXES = (*_IN_FOLDERS, ".pt", ".ckpt")
 # under which key releases keep the weights, if not at the top
@@ -41,8 +40,7 @@ def load_network(
     """
     path = _find(name_or_path)
     given = None if config is None else _given_arguments(config)
-    load = _load_safetensors if path.suffix.lower() == ".safetensors" else _load_pth
-    state, arguments, phase = load(path)
+    state, arguments, phase = _load(path)
     if given is None and arguments is None:
         state, head = _with_language_head(path, state)
         arguments = recognise(state)
@@ -53,15 +51,10 @@ def load_network(
     return _build(path, state, given or _arguments(path, arguments)), phase
 
 
-def shipped_models() -> list[str]:
-    """Names that `from_pretrained` knows."""
-    return sorted(path.stem for path in _WEIGHTS.glob("*.safetensors"))
-
-
 def _find(name_or_path: str | os.PathLike) -> Path:
     name, path = str(name_or_path), Path(name_or_path).expanduser()
-    if name in shipped_models():  # a folder that happens to have the name is ./name
-        return _WEIGHTS / f"{name}.safetensors"
+    if (shipped := shipped_file(name)) is not None:  # a folder that happens to have the name is ./name
+        return shipped
     if path.is_file():
         if path.suffix.lower() not in _SUFFIXES:
             raise UserError(f"network {str(path)!r} must be a .pth, .pt, .ckpt or .safetensors file")
@@ -84,7 +77,7 @@ def _find(name_or_path: str | os.PathLike) -> Path:
     )
 
 
-def _load_pth(path: Path) -> tuple[Mapping, object, str | None]:
+def _load(path: Path) -> tuple[Mapping, object, str | None]:
     loaded = load_plain(path, "network")
     key = next((key for key in _WEIGHT_KEYS if key in loaded), None)
     state = loaded if key is None else loaded[key]
@@ -94,19 +87,6 @@ def _load_pth(path: Path) -> tuple[Mapping, object, str | None]:
     if not isinstance(state, Mapping):
         raise UserError(f"network: {str(path)!r} has no weights under {key!r}")
     return without_prefix(state), loaded.get("network_g") if key else None, loaded.get("phase") if key else None
-
-
-def _load_safetensors(path: Path) -> tuple[Mapping, object, str | None]:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            told = file.metadata() or {}
-            state = {key: file.get_tensor(key) for key in file.keys()}
-        arguments = json.loads(told.get("network_g", "null"))
-    except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"network: {str(path)!r} is damaged ({one_line(error)[:160]})") from None
-    return without_prefix(state), arguments, told.get("phase")
 
 
 def _arguments(path: Path, arguments: object) -> Mapping[str, Any]:
@@ -137,7 +117,7 @@ def _with_language_head(path: Path, state: Mapping) -> tuple[Mapping, dict[str, 
         return state, {}
     from prompt_mamba_arch.archs.instructir_arch import RELEASED_ENCODER, InstructIR
 
-    return InstructIR.join(dict(state), dict(_load_pth(head)[0])), {"text_encoder": RELEASED_ENCODER}
+    return InstructIR.join(dict(state), dict(_load(head)[0])), {"text_encoder": RELEASED_ENCODER}
 
 
 def _of_spandrel(state: Mapping) -> torch.nn.Module | None:

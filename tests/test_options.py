@@ -13,6 +13,7 @@ from basicsr.archs import build_network
 
 from prompt_mamba_arch import test as tester
 from prompt_mamba_arch import train as trainer
+from prompt_mamba_arch.checkpoint_files import load_network
 from prompt_mamba_arch.compat.options import read_option_file
 from prompt_mamba_arch.errors import UserError
 
@@ -54,6 +55,20 @@ def filled(file: Path, folders, folder: Path) -> OrderedDict:
         if opt.get("val"):
             opt["val"]["val_freq"] = 2
     return opt
+
+
+def test_training_goes_on_from_the_network_that_comes_with_the_package(paired_folders, tmp_path):
+    """By its name, at full size: what one iteration with a rate of zero leaves is the shipped network."""
+    opt = filled(CLONE / "options/train/PromptMamba/finetune_tiny.yml", paired_folders, tmp_path)
+    opt["network_g"] = {"type": "PromptMamba", "size": "tiny", "wishes": True}
+    opt["path"]["pretrain_network_g"] = "tiny"
+    opt["train"]["total_iter"] = 1
+    opt["train"]["optim_g"]["lr"] = 0.0
+    assert trainer.main(["-opt", written(opt, tmp_path), "--root", str(tmp_path / "out")]) == 0
+    saved = torch.load(tmp_path / "out/experiments/finetune_tiny/models/net_g_latest.pth", weights_only=True)
+    shipped = load_network("tiny")[0].state_dict()
+    for weights in (saved["params"], saved["params_ema"]):
+        assert all(torch.equal(value, shipped[name]) for name, value in weights.items()) and len(weights) > 100
 
 
 def fill_dataset(dataset: dict, folders, prompts: Path, scale: int) -> None:

@@ -15,7 +15,7 @@ import torch
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import nn
 
-from prompt_mamba_arch import checkpoint_files, memory, restore
+from prompt_mamba_arch import memory, restore
 from prompt_mamba_arch.archs.prompt_mamba_arch import PromptMamba
 from prompt_mamba_arch.errors import UserError
 from prompt_mamba_arch.restore import Restorer
@@ -434,7 +434,7 @@ def test_shipped_names(tmp_path, monkeypatch, content):
     monkeypatch.chdir(tmp_path)
     weights = tmp_path / "weights"
     weights.mkdir()
-    monkeypatch.setattr(checkpoint_files, "_WEIGHTS", weights)
+    monkeypatch.setattr("prompt_mamba_arch.weights._FOLDER", weights)
     with pytest.raises(UserError, match="'tiny' is shipped with this version; train one"):
         Restorer.from_pretrained()
     _save_safetensors(weights / "tiny.safetensors", content)

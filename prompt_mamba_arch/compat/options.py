@@ -31,6 +31,7 @@ from basicsr.utils.registry import (
 
 from prompt_mamba_arch.compat.imports import UnknownName
 from prompt_mamba_arch.errors import UserError, check_keys, did_you_mean, one_line
+from prompt_mamba_arch.weights import shipped_file
 
 # ------------------------------------------------------------------------------------------------- reading YAML
 
@@ -298,8 +299,10 @@ def _check_paths(opt: dict, root: str) -> None:
 
 
 def _found(file: object, root: str, key: str) -> str:
-    """The file, from here or from the root folder."""
+    """The file, from here or from the root folder, or of a network that comes with the package."""
     found = [path for path in (Path(str(file)).expanduser(), Path(root, str(file)).expanduser()) if path.exists()]
+    if not found and (shipped := shipped_file(str(file))) is not None:
+        found = [shipped]
     if not found:
         raise UserError(f"path.{key}: there is no file {file!r}")
     return str(found[0])

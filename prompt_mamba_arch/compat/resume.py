@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import os
 import re
 import warnings
@@ -13,14 +15,15 @@ import basicsr
 import basicsr.train
 import torch
 from basicsr.models.base_model import BaseModel
-from basicsr.utils import check_resume
+from basicsr.utils import check_resume, get_root_logger
 from basicsr.utils.dist_util import get_dist_info
 
 from prompt_mamba_arch.errors import UserError, one_line
 
 
 def load_plain(path: str | os.PathLike, what: str) -> dict:
-    """Reads a file of torch.save() on the CPU, tensors and plain types only.
+    """Reads a file of torch.save() on the CPU, tensors and plain types only; of a .safetensors file, as this package
+    writes them, `params`, and what it says of `network_g` and `phase`.
 
     Raises:
         UserError: no such file, truncated, no PyTorch file, or one that would run code. `what` names it in the message.
@@ -28,8 +31,12 @@ def load_plain(path: str | os.PathLike, what: str) -> dict:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{what}: there is no file {str(path)!r}")
+    if path.suffix.lower() == ".safetensors":
+        return _load_safetensors(path, what)
     with path.open("rb") as file:
         start = file.read(64)
+    if not start:
+        raise UserError(f"{what}: {str(path)!r} is empty")
     if start.startswith(b"PK") and not zipfile.is_zipfile(path):  # a zip file's index is at its end
         raise UserError(f"{what}: {str(path)!r} is truncated")
     try:
@@ -45,6 +52,19 @@ def load_plain(path: str | os.PathLike, what: str) -> dict:
     if not isinstance(loaded, Mapping):
         raise UserError(f"{what}: {str(path)!r} holds no dictionary")
     return loaded
+
+
+def _load_safetensors(path: Path, what: str) -> dict:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            told = file.metadata() or {}
+            state = {key: file.get_tensor(key) for key in file.keys()}
+        arguments = json.loads(told.get("network_g", "null"))
+    except (SafetensorError, OSError, ValueError) as exc:
+        raise UserError(f"{what}: {str(path)!r} is damaged ({one_line(exc)[:160]})") from None
+    return {"params": state, "network_g": arguments, "phase": told.get("phase")}
 
 
 def _networks(opt: Mapping, iteration: int) -> list[Path]:
@@ -137,13 +157,23 @@ def _misfits(message: str) -> str:
 
 def mend_load_network() -> None:
     """A truncated file, a missing param_key or a checkpoint of another network end in a traceback, the last in pages of
-    keys; before torch 2.6 a checkpoint may run code."""
+    keys; before torch 2.6 a checkpoint may run code. A .safetensors file is none that torch reads."""
     original = BaseModel.load_network
+
+    def load_safetensors(self: BaseModel, net: torch.nn.Module, path: str, state: dict, strict: bool) -> None:
+        net = self.get_bare_model(net)
+        get_root_logger().info(f"Loading {type(net).__name__} model from {path}.")
+        self._print_different_keys_loading(net, state, strict)
+        net.load_state_dict(state, strict=strict)
 
     def load_network(
         self: BaseModel, net: torch.nn.Module, load_path: str, strict: bool = True, param_key: str | None = "params"
     ) -> None:
         loaded = load_plain(load_path, "pretrained network")
+        if Path(load_path).suffix.lower() == ".safetensors":
+            load = functools.partial(load_safetensors, self, net, load_path, loaded["params"], strict)
+        else:
+            load = functools.partial(original, self, net, load_path, strict, param_key)
         if param_key is not None and param_key not in loaded and "params" not in loaded:
             keys = ", ".join(str(key) for key in list(loaded)[:4])
             raise UserError(
@@ -152,7 +182,7 @@ def mend_load_network() -> None:
             )
         del loaded
         try:
-            original(self, net, load_path, strict, param_key)
+            load()
         except RuntimeError as exc:
             if "state_dict" not in str(exc):
                 raise

@@ -11,7 +11,6 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-import prompt_mamba_arch
 from prompt_mamba_arch.errors import UserError, one_line, replace_on_success
 from prompt_mamba_arch.model_card.evaluate import evaluate, references
 from prompt_mamba_arch.model_card.sets import SETS, Missing
@@ -19,7 +18,8 @@ from prompt_mamba_arch.model_card.speed import MEGAPIXELS, measure_speed
 from prompt_mamba_arch.photographs import Photographs
 from prompt_mamba_arch.probe import draw_sheets, probe, summary
 from prompt_mamba_arch.probe.measure import labels_of, network_digest
-from prompt_mamba_arch.restore import Restorer, shipped_models
+from prompt_mamba_arch.restore import Restorer
+from prompt_mamba_arch.weights import shipped_file
 
 __all__ = ["PARTS", "measure_all", "training_record"]
 
@@ -89,9 +89,7 @@ def training_record(model: str) -> dict[str, Any] | None:
     Raises:
         UserError: it is not a JSON object.
     """
-    path = Path(model).expanduser()
-    if model in shipped_models():
-        path = Path(prompt_mamba_arch.__file__).parent / "weights" / f"{model}.safetensors"
+    path = shipped_file(model) or Path(model).expanduser()
     if path.suffix.lower() != ".safetensors":
         return None
     from safetensors import safe_open

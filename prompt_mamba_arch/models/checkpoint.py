@@ -76,8 +76,8 @@ def explain(error: UserError, net: nn.Module, path: str | os.PathLike, param_key
     """A line that says more than `error` about why a checkpoint does not fit: which text parameters it lacks, or which
     constructor arguments it was saved with."""
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception:
+        loaded = load_plain(path, "pretrained network")
+    except UserError:
         return str(error)
     arguments, config = loaded.get("network_g"), getattr(net, "config", None)
     if isinstance(arguments, Mapping) and config:
