@@ -142,6 +142,19 @@ def unrelated(rng: random.Random, split: str = "train") -> str:
 def phrasings(kind: str, split: str = "train") -> list[str]:
     """Every simple request of the bank about one kind, "blur" (which blur is left open), "everything", "leave_alone"
     or "unrelated": as it stands in the bank, without how it is wrapped and typed."""
+    photos = photo_words(split)
+    texts = templates(kind, split)
+    return list(dict.fromkeys(t.replace("{photo}", photos[i % len(photos)]) for i, t in enumerate(texts)))
+
+
+def photo_words(split: str) -> list[str]:
+    """What an image is called in a request: "this photo"."""
+    _check_split(split)
+    return [text for pattern in load()[split]["frames"].phrases()["photo"] for text in pattern.expand()]
+
+
+def templates(kind: str, split: str) -> list[str]:
+    """As `phrasings`, with {photo} where the image is spoken of."""
     _check_split(split)
     names = (*KINDS, BLUR, "everything", "leave_alone", "unrelated")
     if kind not in names:
@@ -159,8 +172,7 @@ def phrasings(kind: str, split: str = "train") -> list[str]:
     for frame in frames["remove"]:
         for text in frame.expand():
             texts.extend(text.replace("{names}", thing) for thing in things)
-    photos = [text for pattern in frames["photo"] for text in pattern.expand()]
-    return list(dict.fromkeys(t.replace("{photo}", photos[i % len(photos)]) for i, t in enumerate(texts)))
+    return texts
 
 
 def labelled(rng: random.Random, split: str = "train") -> Request:
