@@ -60,6 +60,7 @@ class Photo:
         icc: colour profile, or None.
         dpi: resolution, or None.
         notes: what the file held and this does not, in plain words.
+        lossless: it is from a WebP file that keeps every pixel, and is written as one.
     """
 
     pixels: np.ndarray
@@ -69,6 +70,7 @@ class Photo:
     icc: bytes | None = None
     dpi: tuple[float, float] | None = None
     notes: tuple[str, ...] = field(default=())
+    lossless: bool = False
 
     def with_pixels(self, pixels: np.ndarray) -> Photo:
         """The same photograph with other pixels; alpha is enlarged with them if they are larger."""
@@ -174,7 +176,19 @@ def _from_pillow(path: Path, image: Image.Image, stored: np.ndarray | None, tag:
     alpha = _contiguous(pixels[..., -1], empty) if pixels.shape[2] in (2, 4) else None
     rgb = np.broadcast_to(pixels[..., :1], (*pixels.shape[:2], 3)) if gray else pixels[..., :3]
     rgb = _contiguous(rgb, empty)
-    return Photo(rgb, alpha, gray, exif, icc, dpi, tuple(notes))
+    return Photo(rgb, alpha, gray, exif, icc, dpi, tuple(notes), image.format == "WEBP" and _is_lossless_webp(path))
+
+
+def _is_lossless_webp(path: Path) -> bool:
+    """Whether its pixels are in a chunk VP8L (the WebP container: RIFF chunks of name, size and padded data)."""
+    with open(path, "rb") as file:
+        file.seek(12)
+        while len(head := file.read(8)) == 8:
+            name, size = struct.unpack("<4sI", head)
+            if name in (b"VP8L", b"VP8 "):
+                return name == b"VP8L"
+            file.seek(size + size % 2, os.SEEK_CUR)
+    return False
 
 
 def _contiguous(array: np.ndarray, empty: Empty) -> np.ndarray:
@@ -335,7 +349,7 @@ def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def write_photo(path: str | os.PathLike, photo: Photo) -> list[str]:
-    """Writes in the format that the suffix names; JPEG and WebP with quality 95.
+    """Writes in the format that the suffix names; JPEG and WebP with quality 95, WebP without loss if it was read so.
 
     The file appears when it is whole; whatever stops the writing, there is no half of one.
 
@@ -399,6 +413,8 @@ def _for_format(photo: Photo, kind: str) -> tuple[Photo, list[str]]:
 
 def _write_shallow(path: Path, channels: Channels, kind: str, photo: Photo, large: bool) -> None:
     options: dict = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"quality": 95, "method": 4}}.get(kind, {})
+    if kind == "WEBP" and photo.lossless:
+        options = {"lossless": True, "exact": True}
     if photo.exif:
         options["exif"] = photo.exif
     if photo.icc:

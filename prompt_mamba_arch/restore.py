@@ -249,6 +249,8 @@ class Restorer:
                 return None
             if self.told_wishes:
                 prompt = Wish.of(read_intent(prompt))
+        elif not (prompt is None or isinstance(prompt, Wish)):
+            raise UserError(f"a prompt must be text, a Wish or None, not {prompt!r}")
         return None if prompt == Wish() else prompt
 
     def _restore_into(

@@ -92,7 +92,7 @@ def collect(inputs: Sequence[str], output: str, compare: bool = False) -> tuple[
 
 
 def _alone(source: Path, target: Path, output: str) -> Job:
-    if target.is_dir() or output.endswith(("/", os.sep)):
+    if target.is_dir() or output.endswith(("/", os.sep)) or not (target.suffix or target.exists()):
         target = target / source.name
     suffixes = FILMS if is_film(source) else SUFFIXES
     if target.suffix.lower() not in suffixes:

@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "-p", "--prompt", type=prompt, action="append", metavar="PROMPT",
-        help="what to do, in plain words; without it: remove whatever is wrong. Given several times, one after another",
+        help="what to do, in plain English; without it: remove whatever is wrong. Given several times: in turn",
     )  # fmt: skip
     parser.add_argument(
         "--model", default="tiny", metavar="NAME_OR_PATH", help="a shipped network or a checkpoint (default: tiny)"

@@ -270,7 +270,7 @@ def test_auto_resume_says_where_it_looked_or_that_all_is_lost(opt, run_folder, c
     for path in states:
         path.write_bytes(b"")
     with (
-        pytest.warns(UserWarning, match="damaged"),
+        pytest.warns(UserWarning, match="is empty"),
         pytest.raises(UserError, match=r"all 2 training states in .* damaged"),
     ):
         basicsr.train.load_resume_state(opt)
@@ -404,6 +404,8 @@ def test_optimizers_of_torch_are_known(opt):
         UserError, match="unknown key 'weight_deacy' in the optimizer Adam; did you mean 'weight_decay'"
     ):
         built(opt, optim_g={"type": "Adam", "lr": 1e-3, "weight_deacy": 1})
+    with pytest.raises(UserError, match="the optimizer Adam refuses a value: Invalid beta parameter"):
+        built(opt, optim_g={"type": "Adam", "lr": 1e-3, "betas": [0.9, 2]})
 
 
 def test_muon_turns_matrices_and_leaves_the_rest_to_adamw(opt):

@@ -226,6 +226,18 @@ def test_lossy_formats_keep_what_belongs_to_the_photograph(tmp_path, suffix, gra
         _check_exif(image.getexif())
 
 
+@pytest.mark.parametrize("lossless", [True, False])
+@pytest.mark.parametrize("alpha", [True, False])
+def test_webp_loses_pixels_only_where_it_did_before(tmp_path, lossless, alpha):
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 40, 4 if alpha else 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "in.webp", lossless=lossless, exact=True, exif=Image.Exif())
+    photo = read_photo(tmp_path / "in.webp")
+    assert photo.lossless == lossless
+    write_photo(tmp_path / "out.webp", photo)
+    same = np.array_equal(read_photo(tmp_path / "out.webp").pixels, photo.pixels)
+    assert same == lossless and (not lossless or np.array_equal(photo.pixels, pixels[..., :3]))
+
+
 def test_webp_keeps_alpha(tmp_path):
     photo = _photo(4)
     assert write_photo(tmp_path / "a.webp", photo) == []

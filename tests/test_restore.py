@@ -84,6 +84,12 @@ def _image(*shape, dtype=np.uint8):
     return values if dtype == np.float32 else (values * np.iinfo(dtype).max).astype(dtype)
 
 
+@pytest.mark.parametrize("prompt", [5, b"remove the noise"])
+def test_a_prompt_that_is_no_text_is_refused(restorer, prompt):
+    with pytest.raises(UserError, match="must be text, a Wish or None"):
+        restorer.restore(_image(20, 30), prompt)
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
 def test_strength_scales_what_is_changed(restorer, dtype):
     image = _image(30, 41, dtype=dtype)

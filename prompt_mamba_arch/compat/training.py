@@ -17,7 +17,7 @@ from basicsr.models import lr_scheduler
 from basicsr.models.base_model import BaseModel
 from basicsr.utils import get_root_logger
 
-from prompt_mamba_arch.errors import UserError, check_keys, did_you_mean
+from prompt_mamba_arch.errors import UserError, check_keys, did_you_mean, one_line
 from prompt_mamba_arch.half_precision import half_type
 
 
@@ -66,7 +66,10 @@ def mend_get_optimizer() -> None:
         if optim_type not in known:
             raise UserError(f"unknown optimizer type {optim_type!r}{did_you_mean(optim_type, known)}")
         check_keys(kwargs, _arguments(known[optim_type]), f"the optimizer {optim_type}")
-        return known[optim_type](params, lr=lr, **kwargs)
+        try:
+            return known[optim_type](params, lr=lr, **kwargs)
+        except (TypeError, ValueError) as exc:
+            raise UserError(f"the optimizer {optim_type} refuses a value: {one_line(exc)}") from exc
 
     BaseModel.get_optimizer = get_optimizer
 

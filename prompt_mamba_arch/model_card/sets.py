@@ -215,8 +215,8 @@ def degrader(name: str) -> Callable[[np.ndarray, int], np.ndarray]:
     number = re.fullmatch(r"(noise|jpeg)([0-9]{1,3})", name)
     if name == "blur":
         return _blurred
-    if number is None or (number[1] == "jpeg" and not 1 <= int(number[2]) <= 100):
-        raise UserError(f"no such degradation: {name!r}; write noise25, jpeg10 (1 to 100) or blur")
+    if number is None or int(number[2]) < 1 or (number[1] == "jpeg" and int(number[2]) > 100):
+        raise UserError(f"no such degradation: {name!r}; write noise25 (1 to 999), jpeg10 (1 to 100) or blur")
     if number[1] == "noise":
         return functools.partial(_noisy, sigma=int(number[2]))
     return functools.partial(_compressed, quality=int(number[2]))

@@ -114,6 +114,8 @@ def _check_train(opt: Mapping) -> None:
             raise UserError(f"train.{key} lacks 'type'")
     if train["optim_g"].get("lr") is None:
         raise UserError("train.optim_g lacks 'lr'")
+    _check_number(train["optim_g"], "lr", 0, where="train.optim_g")
+    _check_number(train["optim_g"], "weight_decay", 0, where="train.optim_g")
     _check_losses(train)
     _check_freeze(train.get("freeze"))
 

@@ -833,6 +833,8 @@ def test_a_metric_that_is_not_finite_is_left_out_of_the_mean():
         (lambda o: o["train"].update(amp="half"), "'half' is not one of none, bf16, fp16"),
         (lambda o: o["train"].pop("pixel_opt"), "train has no loss"),
         (lambda o: o["train"]["optim_g"].pop("lr"), "optim_g lacks 'lr'"),
+        (lambda o: o["train"]["optim_g"].update(lr=-1), "train.optim_g.lr must be a number from 0"),
+        (lambda o: o["train"]["optim_g"].update(lr="3e-4x"), "train.optim_g.lr must be a number"),
         (lambda o: o["train"].update(phase="pretrain", prompt_dropout=0.1), "means nothing in phase pretrain"),
         (lambda o: o["train"].update(phase="pretrain", text_gate_std=0.1), "text_gate_std means nothing in phase"),
         (lambda o: (o["train"].update(phase="pretrain"), o["val"].update(prompt="from_dataset")), "knows no prompts"),
