@@ -22,6 +22,7 @@ __all__ = ["WISHES", "Wish", "wish_vectors"]
 
 # The order is part of trained networks: append, never reorder.
 WISHES = ("noise", "defocus", "motion", "jpeg", "lowres", "rain", "haze", "lowlight", "holes")
+_BLURS = frozenset(("defocus", "motion"))
 _PHRASES = {
     "defocus": "the focus blur",
     "motion": "the motion blur",
@@ -69,7 +70,8 @@ class Wish:
         """(text_dim,) float32, in place of a sentence's embedding. Zeros for whatever is wrong.
 
         The sum of one wave for "this is a wish" and one for each kind; the waves are cosines, orthogonal to one another
-        and alike to no sentence, so the kinds can be told apart without loss.
+        and alike to no sentence, so the kinds can be told apart without loss. Both blurs together are told as half of
+        each: who says "blur" seldom knows which it is, and a network that looks for both in full sharpens for neither.
 
         Raises:
             UserError: `text_dim` is too small for so many kinds.
@@ -88,10 +90,15 @@ class Wish:
 
 def wish_vectors(wishes: Iterable[Wish], text_dim: int) -> Tensor:
     """(B, text_dim): `Wish.vector` of each."""
-    chosen = torch.tensor(
-        [[float(wish.remove is not None), *(float(kind in (wish.remove or ())) for kind in WISHES)] for wish in wishes]
-    )
-    return chosen @ _waves(text_dim)
+    return torch.tensor([_told(wish.remove) for wish in wishes]) @ _waves(text_dim)
+
+
+def _told(remove: frozenset[str] | None) -> list[float]:
+    """That it is a wish, and how much of each kind shall go."""
+    if remove is None:
+        return [0.0] * (1 + len(WISHES))
+    blur = 0.5 if remove >= _BLURS else 1.0
+    return [1.0, *(float(kind in remove) * (blur if kind in _BLURS else 1.0) for kind in WISHES)]
 
 
 def _waves(text_dim: int) -> Tensor:

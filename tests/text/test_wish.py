@@ -34,6 +34,14 @@ def test_vectors_tell_the_kinds_apart_without_loss(text_dim):
     assert told.round().tolist() == [1.0, *(float(kind in some.remove) for kind in KINDS)]
 
 
+def test_a_blur_of_no_named_kind_is_half_of_each():
+    nothing, noise, noise_and_blur = wish_vectors(
+        [Wish(()), Wish({"noise"}), Wish({"noise", "defocus", "motion"})], 384
+    )
+    blurs = wish_vectors([Wish({"defocus"}), Wish({"motion"})], 384) - nothing
+    torch.testing.assert_close(noise_and_blur, noise + 0.5 * blurs.sum(0))
+
+
 def test_whatever_is_wrong_is_blind_and_nothing_is_not():
     assert not Wish().vector(384).any() and Wish(()).vector(384).any()
     with pytest.raises(UserError, match="text_dim greater than 10"):
