@@ -32,7 +32,7 @@ from prompt_mamba_arch.compat.options import force_options, read_option_file
 from prompt_mamba_arch.complexity import count
 from prompt_mamba_arch.complexity.timing import medians, processor
 from prompt_mamba_arch.errors import UserError, check_keys, did_you_mean, plain_line, replace_on_success
-from prompt_mamba_arch.models.two_phase_options import takes_prompts
+from prompt_mamba_arch.models.two_phase_options import takes_prompts, text_parameters
 from prompt_mamba_arch.restore import Restorer
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -77,10 +77,15 @@ def fitted(networks: Mapping[str, Mapping], latency: Mapping[str, Any], file: Pa
             "milliseconds": 1e3 * taken[f"{name} {best}"],
             "parameters": counts.parameters,
             "macs": counts.macs,
-            "reads": takes_prompts(restorer.net),
+            "reads": _reads(restorer.net),
         }
     _write(file, {"asked": [networks, latency], "machine": processor(), "found": found})
     return found
+
+
+def _reads(net: torch.nn.Module) -> bool:
+    """Whether a sentence can change what the network does: a PromptMamba may have all its text paths switched off."""
+    return takes_prompts(net) and (bool(text_parameters(net)) or not hasattr(net, "text_parameters"))
 
 
 def _split(networks: Mapping[str, Mapping]) -> dict[str, tuple[dict, list[dict]]]:

@@ -13,6 +13,7 @@ import yaml
 from PIL import Image
 
 from prompt_mamba_arch import train
+from prompt_mamba_arch.archs.prompt_mamba_arch import PromptMamba
 from prompt_mamba_arch.compat.options import read_option_file
 from prompt_mamba_arch.errors import UserError
 
@@ -103,6 +104,11 @@ def _state(folder, run):
     return loaded["params"]
 
 
+def test_a_network_whose_text_paths_are_off_reads_nothing(script):
+    assert script._reads(PromptMamba(dim=8, **TINY))
+    assert not script._reads(PromptMamba(dim=8, **TINY, text_scan=False, text_gate=False, text_attention=False))
+
+
 def test_the_clock_ends_a_training(script, tmp_path, monkeypatch):
     models = tmp_path / "experiments" / "a_1" / "models"
     models.mkdir(parents=True)
@@ -161,9 +167,16 @@ def test_mistakes(script, study, tmp_path, capsys):
     assert script.main(["-opt", str(study), "--train", str(tmp_path / "none")]) == 2
 
 
-def test_the_shipped_study_is_whole(script):
-    options = read_option_file(ROOT / "options" / "compare" / "equal_budget.yml")
-    assert {"PromptMamba tiny", "NAFNet", "SwinIR", "Restormer", "MambaIR", "InstructIR"} == set(options["networks"])
+@pytest.mark.parametrize(
+    "file, names",
+    [
+        ("equal_budget", {"PromptMamba tiny", "NAFNet", "SwinIR", "Restormer", "MambaIR", "InstructIR"}),
+        ("equal_budget_limits", {"PromptMamba tiny", "without sentences", "convolutions for scans", "NAFNet"}),
+    ],
+)
+def test_the_shipped_studies_are_whole(script, file, names):
+    options = read_option_file(ROOT / "options" / "compare" / f"{file}.yml")
+    assert names == set(options["networks"])
     for name, (network, sizes) in script._split(options["networks"]).items():
         assert isinstance(network["type"], str) and np.all([isinstance(size, dict) for size in sizes]), name
     assert options["latency"]["reference"] in options["networks"]

@@ -1,4 +1,5 @@
-"""read_intent on sentences that are in no data file here: what goes, what stays, and what is no restoration."""
+"""read_intent on sentences as people write them (the short ones are in the bank's train split, too): what goes, what
+stays, and what is no restoration."""
 
 from __future__ import annotations
 
@@ -73,6 +74,18 @@ PLAIN = {  # how most people ask
     "remove the JPEG artifacts": {"jpeg"},
     "remove the scratches": {"holes"},
     "there's a lot of grain in the black areas of this one": {"noise"},
+    "it's too dark": {"lowlight"},
+    "It is too dark": {"lowlight"},
+    "this photo is too dark": {"lowlight"},
+    "my picture is way too dark": {"lowlight"},
+    "why is it so dark?": {"lowlight"},
+    "can't see anything": {"lowlight"},
+    "It's too noisy": {"noise"},
+    "it's too grainy": {"noise"},
+    "it's too small": {"lowres"},
+    "it's too blurry": {"defocus", "motion"},
+    "this came out too hazy": {"haze"},
+    "it's too blocky": {"jpeg"},
 }
 STAYING = {
     "take the noise out but keep the haze": ("noise", "haze"),
@@ -123,6 +136,13 @@ UNRELATED = [
     "hello, how are you?",
     "crop it to a square",
     "add rain to the scene",
+    "overexposed",
+    "reduce the brightness",
+    "lower the brightness",
+    "it's too bright",
+    "too bright, make it darker",
+    "more blur",
+    "restore the colors",
 ]
 
 
