@@ -41,8 +41,9 @@ WEIGHTS = (4.0, 1.5, 1.0, 2.0)  # of the four losses
 # Weights of what is asked for: with a request for restoration taken for something else, nothing is done at all.
 ASKED = {"restoration": 2.0, "nothing": 1.0, "unrelated": 1.0}
 # Share of the draws that are such requests and would else be others. Short: "increase the resolution", how most people
-# ask; among all the ways to wrap and join wishes they are lost.
-RARE = {"nothing": 0.08, "everything": 0.05, "short": 0.5}
+# ask; among all the ways to wrap and join wishes they are lost. So are complaints, "it's too dark", and their
+# opposites, "it's too bright", which are no restoration.
+RARE = {"nothing": 0.08, "everything": 0.05, "short": 0.4, "complaint": 0.12, "effects": 0.06}
 SHORT = 6  # words
 BINS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.000001)
 
@@ -84,6 +85,10 @@ def batches(rng: random.Random, size: int) -> Iterator[list[prompts.Request]]:
 
 def _draw(rng: random.Random) -> prompts.Request:
     (wanted,) = rng.choices((*RARE, ""), (*RARE.values(), 1 - sum(RARE.values())))
+    if wanted == "complaint":
+        return prompts.complaint(rng, "train")
+    if wanted == "effects":
+        return prompts.Request(prompts.unrelated(rng, "train", "effects"), frozenset(), frozenset(), "unrelated")
     while True:
         request = prompts.labelled(rng, "train")
         short = request.asks == "restoration" and not request.everything and len(request.text.split()) <= SHORT

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from prompt_mamba_arch.prompts.compose import (
     Request,
+    complaint,
     for_kinds,
     from_parameters,
     labelled,
@@ -15,4 +16,4 @@ from prompt_mamba_arch.prompts.compose import (
     unrelated,
 )
 
-__all__ = ["Request", "for_kinds", "from_parameters", "labelled", "leave_alone", "phrasings", "unrelated"]
+__all__ = ["Request", "complaint", "for_kinds", "from_parameters", "labelled", "leave_alone", "phrasings", "unrelated"]

@@ -12,7 +12,7 @@ from prompt_mamba_arch.errors import UserError, check_keys, did_you_mean
 from prompt_mamba_arch.prompts.bank import BLUR, KINDS, SPLITS, Pattern, load
 from prompt_mamba_arch.prompts.typing_habits import as_typed
 
-__all__ = ["Request", "for_kinds", "from_parameters", "labelled", "leave_alone", "phrasings", "unrelated"]
+__all__ = ["Request", "complaint", "for_kinds", "from_parameters", "labelled", "leave_alone", "phrasings", "unrelated"]
 
 _BLURS = ("defocus", "motion")
 _UNRELATED = (("chat", 0.3), ("traps", 0.15), ("edits", 0.35), ("effects", 0.2))
@@ -132,10 +132,19 @@ def leave_alone(rng: random.Random, split: str = "train", keep: Collection[str] 
     return as_typed(writer.leave_alone(writer.things(_checked(keep, "keep"), ())), rng)
 
 
-def unrelated(rng: random.Random, split: str = "train") -> str:
-    """A sentence that asks for no restoration: conversation, other edits, effects to be added."""
+def complaint(rng: random.Random, split: str = "train") -> Request:
+    """What is wrong, and not a word of what to do: "it's too dark"."""
     writer = _Writer(split, rng)
-    (section,) = rng.choices([name for name, _ in _UNRELATED], [weight for _, weight in _UNRELATED])
+    thing = _Thing(rng.choice((*KINDS, BLUR)), None, rng.random())
+    return Request(as_typed(writer.put(writer.statement(thing)), rng), thing.kinds, frozenset(), "restoration")
+
+
+def unrelated(rng: random.Random, split: str = "train", section: str | None = None) -> str:
+    """A sentence that asks for no restoration: conversation, other edits, effects to be added; or one of a section of
+    the bank's file alone."""
+    writer = _Writer(split, rng)
+    if section is None:
+        (section,) = rng.choices([name for name, _ in _UNRELATED], [weight for _, weight in _UNRELATED])
     return as_typed(writer.put(writer.pick("unrelated", section)), rng)
 
 
@@ -305,10 +314,10 @@ class _Writer:
             return self._fill(self._draw(frames["remove"]), names=self._names(going, "name"))
         if style < 0.57:
             joiner = self._draw(frames["and_say"])
-            say = joiner.join([self._statement(thing) for thing in going])
+            say = joiner.join([self.statement(thing) for thing in going])
             return self._fill(self._draw(frames["plea"]), say=say)
         if style < 0.67 and len(going) < 3:
-            say, do = self._statement(going[0]), self._imperative(going[-1:])
+            say, do = self.statement(going[0]), self._imperative(going[-1:])
             if len(going) == 1:
                 return self._fill(self._draw(frames["why"]), say=say, do=do)
             return self._draw(frames["and_say"]).join((say, do))
@@ -344,7 +353,7 @@ class _Writer:
         joiner = self._draw(self.frames["and_do"]) if len(going) > 1 else ""
         return joiner.join([self._draw(self._phrases(thing)["do"]) for thing in going])
 
-    def _statement(self, thing: _Thing) -> str:
+    def statement(self, thing: _Thing) -> str:
         phrases = self._phrases(thing)
         if thing.severity is not None and self.rng.random() < 0.4:
             stronger = phrases.get(f"say_{_level(thing.severity)}")  # there are none for moderate damage

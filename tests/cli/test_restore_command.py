@@ -31,6 +31,16 @@ def test_one_file(tmp_path, run, model, save, listing):
     assert listing(tmp_path) == ["in.jpg", "new/out.png"]
 
 
+@pytest.mark.parametrize("name, options", [("in.jpg", {"quality": 60}), ("in.webp", {}), ("in.png", {})])
+def test_where_nothing_changes_the_file_is_the_same(tmp_path, run, save, name, options):
+    source = save(tmp_path / name, exif=b"Exif\0\0MM\0*\0\0\0\x08\0\0\0\0\0\0", **options)
+    target = tmp_path / "out" / name
+    run("restore", "-i", source, "-o", target, "--strength", "0", code=0)
+    assert target.read_bytes() == source.read_bytes()
+    run("restore", "-i", source, "-o", target.with_suffix(".tif"), "--strength", "0", code=0)
+    assert target.with_suffix(".tif").read_bytes() != source.read_bytes()
+
+
 def test_into_a_folder_the_name_stays(tmp_path, run, save, listing):
     source = save(tmp_path / "a photo.JPG")
     (tmp_path / "there").mkdir()

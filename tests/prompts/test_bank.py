@@ -54,6 +54,9 @@ def test_requests_follow_from_the_generator_alone(split):
             remove = [step["kind"] for step in recipe if rng.random() < 0.6]
             texts.append(prompts.from_parameters(recipe, remove, rng, split=split))
             texts += [prompts.unrelated(rng, split=split), prompts.leave_alone(rng, split=split)]
+            complaint = prompts.complaint(rng, split=split)
+            assert complaint.remove and complaint.asks == "restoration" and not complaint.keep
+            texts.append(complaint.text)
         return texts
 
     texts = draw()
