@@ -142,7 +142,6 @@ UNRELATED = [
     "it's too bright",
     "too bright, make it darker",
     "more blur",
-    "restore the colors",
 ]
 
 
