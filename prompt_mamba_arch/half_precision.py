@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-__all__ = ["half_type"]
+__all__ = ["crawls_in_bfloat16", "half_type"]
 
 
 def half_type(device: torch.device) -> torch.dtype | None:
@@ -16,3 +16,8 @@ def half_type(device: torch.device) -> torch.dtype | None:
         able = any(getattr(torch.cpu, name, bool)() for name in names)
         return torch.bfloat16 if able else None
     return None
+
+
+def crawls_in_bfloat16(device: torch.device) -> bool:
+    """Whether it is a processor without instructions for it, where torch multiplies bfloat16 in plain loops."""
+    return device.type == "cpu" and half_type(device) is None

@@ -434,7 +434,7 @@ def test_muon_turns_matrices_and_leaves_the_rest_to_adamw(opt):
 @pytest.mark.parametrize("able, dtype", [(torch.bfloat16, torch.bfloat16), (None, torch.float32)])
 def test_muon_computes_in_bfloat16_only_where_the_processor_can(opt, monkeypatch, able, dtype):
     pytest.importorskip("timm.optim")
-    monkeypatch.setattr("prompt_mamba_arch.compat.training.half_type", lambda device: able)
+    monkeypatch.setattr("prompt_mamba_arch.half_precision.half_type", lambda device: able)
     model = built(opt, optim_g={"type": "Muon", "lr": 1e-3})
     seen = set()
 

@@ -18,7 +18,7 @@ from basicsr.models.base_model import BaseModel
 from basicsr.utils import get_root_logger
 
 from prompt_mamba_arch.errors import UserError, check_keys, did_you_mean, one_line
-from prompt_mamba_arch.half_precision import half_type
+from prompt_mamba_arch.half_precision import crawls_in_bfloat16
 
 
 def _arguments(factory: object) -> list[str]:
@@ -45,7 +45,7 @@ def _in_float32_where_needed(orthogonalize: Callable) -> Callable:
 
     @functools.wraps(orthogonalize)
     def run(matrix: torch.Tensor, *args: object, **kwargs: object) -> torch.Tensor:
-        if matrix.device.type == "cpu" and half_type(matrix.device) is None:
+        if crawls_in_bfloat16(matrix.device):
             kwargs.setdefault("dtype", torch.float32)
         return orthogonalize(matrix, *args, **kwargs)
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from prompt_mamba_arch.data.kinds import KINDS
 from prompt_mamba_arch.ensemble import self_ensemble
 from prompt_mamba_arch.errors import UserError
-from prompt_mamba_arch.half_precision import half_type
+from prompt_mamba_arch.half_precision import crawls_in_bfloat16
 from prompt_mamba_arch.models import checkpoint
 from prompt_mamba_arch.models.intent_loss import IntentLoss
 from prompt_mamba_arch.models.two_phase_options import (
@@ -316,7 +316,7 @@ class PromptTwoPhaseModel(SRModel):
         return remove, (prompts != 0).any(1) & ((remove + present) > 0).any(1)
 
     def _amp_dtype(self, amp: str) -> torch.dtype | None:
-        if amp == "bf16" and self.device.type == "cpu" and half_type(self.device) is None:
+        if amp == "bf16" and crawls_in_bfloat16(self.device):
             get_root_logger().warning(
                 "train.amp: bf16 is many times slower than float32 on this processor, which lacks its instructions; "
                 "this run computes in float32."

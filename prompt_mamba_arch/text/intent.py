@@ -32,7 +32,7 @@ _WORDS = {
     "lowlight": "darkness",
     "holes": "missing or covered parts",
 }
-_BLURS = ("defocus", "motion")
+BLURS = ("defocus", "motion")
 # so sure must it be that nothing, or no restoration, is asked for: who is misread so gets nothing at all
 _CERTAIN = 0.7
 
@@ -74,7 +74,7 @@ class Intent:
         if clear:
             return clear
         likeliest = max(self.remove, key=self.remove.get)
-        return frozenset(_BLURS if likeliest in _BLURS and _any_blur(self.remove) else (likeliest,))
+        return frozenset(BLURS if likeliest in BLURS and _any_blur(self.remove) else (likeliest,))
 
 
 def read_intent(prompt: str) -> Intent:
@@ -127,14 +127,14 @@ def describe(intent: Intent) -> str:
 
 
 def _any_blur(values: dict[str, float]) -> bool:
-    return all(kind in values for kind in _BLURS) and abs(values["defocus"] - values["motion"]) < 0.25
+    return all(kind in values for kind in BLURS) and abs(values["defocus"] - values["motion"]) < 0.25
 
 
 def _named(values: dict[str, float]) -> dict[str, float]:
     """Names for people -> value, the surest first; both blurs become one "blur"."""
     values = dict(values)
     if _any_blur(values):
-        values["blur"] = max(values.pop(kind) for kind in _BLURS)
+        values["blur"] = max(values.pop(kind) for kind in BLURS)
     surest = sorted(values, key=values.get, reverse=True)
     return {_WORDS.get(kind, kind): values[kind] for kind in surest}
 

@@ -16,13 +16,12 @@ import torch
 from torch import Tensor
 
 from prompt_mamba_arch.errors import UserError, did_you_mean
-from prompt_mamba_arch.text.intent import Intent
+from prompt_mamba_arch.text.intent import BLURS, Intent
 
 __all__ = ["WISHES", "Wish", "wish_vectors"]
 
 # The order is part of trained networks: append, never reorder.
 WISHES = ("noise", "defocus", "motion", "jpeg", "lowres", "rain", "haze", "lowlight", "holes")
-_BLURS = frozenset(("defocus", "motion"))
 _PHRASES = {
     "defocus": "the focus blur",
     "motion": "the motion blur",
@@ -97,8 +96,8 @@ def _told(remove: frozenset[str] | None) -> list[float]:
     """That it is a wish, and how much of each kind shall go."""
     if remove is None:
         return [0.0] * (1 + len(WISHES))
-    blur = 0.5 if remove >= _BLURS else 1.0
-    return [1.0, *(float(kind in remove) * (blur if kind in _BLURS else 1.0) for kind in WISHES)]
+    blur = 0.5 if remove.issuperset(BLURS) else 1.0
+    return [1.0, *(float(kind in remove) * (blur if kind in BLURS else 1.0) for kind in WISHES)]
 
 
 def _waves(text_dim: int) -> Tensor:

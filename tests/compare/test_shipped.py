@@ -12,10 +12,8 @@ from prompt_mamba_arch.compare.packages import Absent
 from prompt_mamba_arch.compare.tasks import open_task
 
 FOLDER = Path(__file__).resolve().parents[2] / "options" / "compare"
-PLANS = [
-    "photographs.yml",
-    "starter.yml",
-]  # equal_budget.yml and equal_budget_limits.yml become one; light_sr.yml wants a training
+# equal_budget.yml and equal_budget_limits.yml become one; light_sr.yml wants a training
+PLANS = ["photographs.yml", "starter.yml"]
 
 
 @pytest.mark.parametrize("name", PLANS)

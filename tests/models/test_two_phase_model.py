@@ -323,7 +323,7 @@ def test_ema_follows_parameters_and_buffers(tmp_path):
 @pytest.fixture
 def able(monkeypatch):
     """A processor that multiplies bfloat16."""
-    monkeypatch.setattr("prompt_mamba_arch.models.prompt_two_phase_model.half_type", lambda device: torch.bfloat16)
+    monkeypatch.setattr("prompt_mamba_arch.half_precision.half_type", lambda device: torch.bfloat16)
 
 
 def test_bf16_trains_and_validation_stays_in_float32(tmp_path, able):
@@ -340,7 +340,7 @@ def test_bf16_trains_and_validation_stays_in_float32(tmp_path, able):
 
 
 def test_bf16_is_float32_where_the_processor_has_no_instructions_for_it(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr("prompt_mamba_arch.models.prompt_two_phase_model.half_type", lambda device: None)
+    monkeypatch.setattr("prompt_mamba_arch.half_precision.half_type", lambda device: None)
     monkeypatch.setattr(logging.getLogger("basicsr"), "propagate", True)
     assert steps(build(options(tmp_path, amp="bf16")), 3) == steps(build(options(tmp_path)), 3)
     assert "train.amp: bf16 is many times slower" in caplog.text
