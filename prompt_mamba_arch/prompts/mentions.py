@@ -24,8 +24,10 @@ WORDS: Mapping[str, str] = {
     r"tripod",
     BLUR: r"(?:un|de)?blur|(?:un)?sharp|crisp|fuzz|soft(?:ness|\b)|smear",
     "jpeg": r"jpe?g|compress|decompress|(?<!scaling )art[ie]fact|mosquito|ringing|banding|codec|deblock|"
-    r"(?<!missing )(?<!corrupted )block(?!(?:s|ing) (?:the|my|every|part|out)|y pix)|"
-    r"(?<!missing )(?<!empty )(?<!cut-out )squares\b",
+    r"(?<!missing )(?<!corrupted )(?<!grey )(?<!gray )"
+    r"block(?!(?:s|ing) (?:the|my|every|part|out)|y pix|ed[- ](?:out|up))|"
+    r"(?<!missing )(?<!empty )(?<!cut-out )(?<!blank )(?<!grey )(?<!gray )squares\b|macroblock|quanti[sz]|bit ?rate|"
+    r"lossy|re-?(?:sav|encod)|encoder|generation loss|posteri[sz]|terraces|gibbs|8x8",
     "lowres": r"resol|(?:lo|low|high|hi)[- ]?res\b|(?:super|up)[- ]?(?:res|scal|sampl)|down[- ]?(?:scal|sampl)|enlarg|"
     r"(?:un)?pixel(?:at|is|iz)|pixel (?:density|number|grid|steps)|of pixels|bigger|larger|jagg|thumbnail|[248]k\b|"
     r"(?:big|coarse|visible|large|chunky|few|giant|huge|fewer|more|blocky) pixels|(?:anti-?)?alias|stair|resiz|shrunk|"
@@ -35,12 +37,21 @@ WORDS: Mapping[str, str] = {
     "haze": r"(?:de)?(?:haz|fog)|mist(?!ak)|smog|smoke|smoky|murk|milky|veil|pollut|visibility",
     "lowlight": r"(?<!murky )(?:dark(?! (?:area|part))|bright|light(?:en|er\b|ing|s\b)|night(?! shot)|"
     r"(?:under-?)?expos|dim\b|dimness|gloom|illumin|(?<!in the )(?<!noisy )shadow|lit\b|relight)|"
-    r"(?:low|more|bad|poor|dim|little|no|enough|insufficient|lack of|missing|without)[- ]?light\b",
+    r"(?:low|more|bad|poor|dim|little|no|enough|insufficient|inadequate|lack of|want of|shortage of|absence of|missing|"
+    r"without|dull|weak|faint|feeble|meagre|sparse|scant|dismal|dreary|dusky)[- ]?light\b|light (?:shortage|falloff)|"
+    r"lightless|unlit|underlit|backli|dusk|blackness|(?:inky|crushed) blacks|pitch[- ]black|silhouette|lumin|lux\b|"
+    r"contre-jour|obscurity",
     "holes": r"hole|missing (?!res|light|flash|pixels of)|inpaint|watermark|scratch|(?<!pixelated )text\b|letters?\b|"
-    r"logo|caption|stamp\b|torn|tear|crack|blank|empty|gap|mask|scribbl|stain|strokes?|crease|lettering|writing|"
-    r"overlay|damaged|lost (?!res|detail)|cover(?:ed)?\b|erased (?:area|part|patch|region)|rectangle|cut-?outs?\b|"
+    r"logo|caption|(?<!postage-)(?<!postage )stamp\b|torn|tear|crack|blank|empty|gap|mask|scribbl|stain|strokes?|crease|lettering|"
+    r"writing|overlay|damaged|lost (?!res|detail|in\b|to\b)|cover(?:ed)?\b|"
+    r"erased (?:area|part|patch|region)|rectangle|cut-?outs?\b|"
     r"corrupted (?:area|part|block|square|patch)|dust\b|dirt|folds?\b|paint\b|ink\b|crayon|marker|drawn|emulsion|"
-    r"dead (?:area|part)|(?:black|white|gr[ae]y) (?:patch|part|area|box|bar|rect|line|mark)",
+    r"dead (?:area|part)|absent|vacant|void|hollow|cavity|occlu|obstruct|cover(?:s|ing)\b|hidden (?:part|area)|sticker|"
+    r"label\b|tape\b|subtitle|doodle|scrawl|signature|autograph|trademark|banner|emblem|crest\b|emoji|smiley|"
+    r"barcode|redact|censor|sellotape|glue|mould|mildew|fungus|stuck on|water damage|burn(?:t|ed)? (?:mark|corner)|"
+    r"scorch|singed|charred|peel|flak|scuff|scrape|nicks\b|gouge|puncture|rips?\b|slits?\b|pinhole|blots?\b|"
+    r"blotch|lint\b|hairs\b|foxing|(?:black|white|gr[ae]y) (?:patch|part|area|box|bar|rect|line|mark|shape|blob|square|"
+    r"block)",
 }  # fmt: skip
 _PATTERNS = {name: re.compile(rf"\b(?:{words})") for name, words in WORDS.items()}
 _BLURS = ("defocus", "motion")

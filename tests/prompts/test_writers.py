@@ -26,7 +26,8 @@ def texts_of(path):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_table_knows_the_banks_words(kind):
-    texts = [text for split in ("train", "val", "test") for text in prompts.phrasings(kind, split)]
+    # one in seven: names times frames are hundreds of thousands
+    texts = [text for split in ("train", "val", "test") for text in prompts.phrasings(kind, split)][::7]
     found = [fault(text, [kind]) for text in texts]
     others = [text for text, why in zip(texts, found) if why and why.startswith("speaks of")]
     assert len(others) / len(texts) < 0.06, others[:20]
@@ -86,7 +87,7 @@ def test_a_file_from_the_bank(tmp_path):
 def test_what_is_known_of_the_image_is_used(tmp_path):
     recipe = next(r for n in range(999) if (r := sample_recipe(n, ("noise", "haze"), 2)))
     brief = Brief("a", ("haze",), ("noise", "haze"), None, recipe, {"noise": 0.9, "haze": 0.9})
-    write_prompts(tmp_path / "p.jsonl", [brief], BankWriter(), count=200)
+    write_prompts(tmp_path / "p.jsonl", [brief], BankWriter(), count=600)
     texts = texts_of(tmp_path / "p.jsonl")
     assert any("but" in text and "noise" in mentions(text) for text in texts)  # it names what stays
     assert any(word in text.lower() for text in texts for word in ("heavy", "thick", "dense"))
