@@ -173,7 +173,8 @@ setup(
         "app": ["gradio>=6; python_version >= '3.10'", "uvicorn>=0.30"],
         "study": STUDY,
         "dev": [
-            *("pytest>=8", "ruff>=0.6", "scikit-image>=0.22", "lpips>=0.1.4", "spandrel>=0.4", "timm>=1.0.27"),
+            *("pytest>=8", "pytest-xdist>=3.5", "ruff>=0.6"),
+            *("scikit-image>=0.22", "lpips>=0.1.4", "spandrel>=0.4", "timm>=1.0.27"),
             *("gradio>=6; python_version >= '3.10'", "playwright>=1.40", "pyvips[binary]>=2.2", *STUDY),
         ],
     },
