@@ -14,7 +14,8 @@ import torch
 import prompt_mamba_arch  # noqa: F401  registers the networks
 from prompt_mamba_arch.compat.options import read_option_file
 from prompt_mamba_arch.compat.resume import load_plain
-from prompt_mamba_arch.errors import UserError, check_keys, did_you_mean, one_line
+from prompt_mamba_arch.errors import UserError, check_keys, one_line
+from prompt_mamba_arch.peers import like_type
 from prompt_mamba_arch.recognise import recognise, without_prefix
 from prompt_mamba_arch.weights import shipped_file, shipped_models
 
@@ -148,7 +149,9 @@ def build_network(arguments: Mapping[str, Any], where: str = "network") -> torch
     arguments = dict(arguments)
     kind = arguments.pop("type")
     if kind not in ARCH_REGISTRY:
-        raise UserError(f"{where} holds a {kind}, which no installed package registers{_like(kind)}")
+        raise UserError(
+            f"{where} holds a {kind}, which no installed package registers{like_type(kind, ARCH_REGISTRY.keys())}"
+        )
     arch = ARCH_REGISTRY.get(kind)
     known = inspect.signature(arch).parameters
     if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in known.values()):
@@ -157,12 +160,6 @@ def build_network(arguments: Mapping[str, Any], where: str = "network") -> torch
         return arch(**arguments)
     except (TypeError, ValueError) as error:
         raise UserError(f"{where} has arguments that no {kind} takes ({one_line(error)[:160]})") from error
-
-
-def _like(kind: str) -> str:
-    from basicsr.utils.registry import ARCH_REGISTRY
-
-    return did_you_mean(kind, ARCH_REGISTRY.keys())
 
 
 def _load_weights(net: torch.nn.Module, state: Mapping, path: Path) -> None:

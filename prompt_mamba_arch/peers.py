@@ -6,11 +6,12 @@ Networks with licences that restrict their use (Restormer, CodeFormer and others
 
 from __future__ import annotations
 
+import difflib
 import functools
 import inspect
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from prompt_mamba_arch.errors import UserError, check_keys, did_you_mean, one_li
 if TYPE_CHECKING:
     from spandrel import ImageModelDescriptor
 
-__all__ = ["arch_names", "build", "describe", "read_checkpoint", "recognise"]
+__all__ = ["arch_names", "build", "describe", "like_type", "read_checkpoint", "recognise"]
 
 # in spandrel-extra-arches, which may not be installed
 RESTRICTED = (
@@ -117,6 +118,19 @@ def _find(arch: str) -> tuple[Any, type[nn.Module]]:
     for low, name in near.items():
         hint = hint.replace(f"'{low}'", f"'{name}'")
     raise UserError(f"spandrel knows no architecture {arch!r}{hint or '; there are ' + ', '.join(arch_names())}")
+
+
+def like_type(name: object, registered: Iterable[str]) -> str:
+    """`did_you_mean` for the `type` of a network: among those that are registered, and spandrel's, which are written
+    `{type: SpandrelArch, arch: NAFNet}`."""
+    try:
+        others = [*arch_names(), *RESTRICTED]
+    except UserError:  # it is not installed
+        others = []
+    written = {other.lower(): f"{{type: SpandrelArch, arch: {other}}}" for other in others}
+    written.update({own.lower(): repr(own) for own in registered})
+    near = difflib.get_close_matches(str(name).lower(), written, n=1)
+    return f"; did you mean {written[near[0]]}?" if near else ""
 
 
 def read_checkpoint(path: str | os.PathLike) -> ImageModelDescriptor:

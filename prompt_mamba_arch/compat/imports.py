@@ -121,11 +121,14 @@ def mend_registry_get() -> None:
     """An unknown type prints "Name X is not found, use name: X_basicsr!" and then raises a bare KeyError."""
     from basicsr.utils.registry import Registry
 
+    from prompt_mamba_arch.peers import like_type
+
     def get(self: Registry, name: str, suffix: str = "basicsr") -> object:
         for candidate in (name, f"{name}_{suffix}"):
             if candidate in self._obj_map:
                 return self._obj_map[candidate]
-        hint = did_you_mean(name, self.keys()) or f"; known ones are {', '.join(sorted(self.keys()))}"
+        near = like_type if self._name == "arch" else did_you_mean
+        hint = near(name, self.keys()) or f"; known ones are {', '.join(sorted(self.keys()))}"
         raise UnknownName(one_line(f"unknown {self._name} type {name!r}{hint}"))
 
     Registry.get = get

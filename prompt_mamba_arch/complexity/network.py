@@ -13,6 +13,7 @@ import yaml
 from prompt_mamba_arch.checkpoint_files import build_network, load_network, shipped_models
 from prompt_mamba_arch.compat.options import OptionLoader, read_option_file
 from prompt_mamba_arch.errors import UserError, one_line
+from prompt_mamba_arch.peers import like_type
 from prompt_mamba_arch.restore import Restorer
 
 __all__ = ["label_of", "open_network"]
@@ -40,6 +41,10 @@ def open_network(spec: str, device: str | torch.device = "auto", *, tell=warning
         return _untrained(_inline(spec), "network", spec, device, tell)
     if spec not in shipped_models() and not Path(spec).expanduser().exists() and spec in ARCH_REGISTRY:
         return _untrained({"type": spec}, f"network {spec}", spec, device, tell)
+    if Path(spec).name == spec and not Path(spec).suffix and not Path(spec).exists():
+        known = [*shipped_models(), *ARCH_REGISTRY.keys()]
+        if spec not in known and (meant := like_type(spec, known)):
+            raise UserError(f"no network named {spec!r} is shipped or registered{meant}")
     if not spec.lower().endswith(_OPTION_FILES):
         return Restorer.from_pretrained(spec, device)
     options = read_option_file(spec)

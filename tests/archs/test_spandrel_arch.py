@@ -9,7 +9,7 @@ import pytest
 import torch
 from basicsr.archs import build_network
 
-from prompt_mamba_arch import peers
+from prompt_mamba_arch import checkpoint_files, peers
 from prompt_mamba_arch.errors import UserError
 
 spandrel = pytest.importorskip("spandrel", reason="SpandrelArch needs the library spandrel")
@@ -42,6 +42,23 @@ def official(tmp_path):
     net = build("SwinIR")
     torch.save({"params": net.net.state_dict()}, path)
     return net.eval(), path
+
+
+@pytest.mark.parametrize(
+    "name, meant",
+    [
+        ("NAFNett", "{type: SpandrelArch, arch: NAFNet}"),
+        ("SCUNet", "{type: SpandrelArch, arch: SCUNet}"),
+        ("restormer", "{type: SpandrelArch, arch: Restormer}"),
+        ("SwinRI", "'SwinIR'"),  # BasicSR's own come first
+        ("MambaIRv3", "'MambaIRv2'"),
+    ],
+)
+def test_who_takes_an_architecture_for_a_type_is_told_what_to_write(name, meant):
+    for build_it, said in ((build_network, "unknown arch type"), (checkpoint_files.build_network, "network holds a")):
+        with pytest.raises((KeyError, UserError)) as raised:
+            build_it({"type": name})
+        assert str(raised.value).startswith(said) and str(raised.value).endswith(f"; did you mean {meant}?")
 
 
 @pytest.mark.parametrize("arch", NETS)

@@ -45,6 +45,8 @@ def test_networks_by_what_is_written(checkpoint, net, option_file, tmp_path):
         ("{dim: 8}", "must name its type"),
         ("{dim: [8}", "is not YAML"),
         ("nothing", "no network named"),
+        ("tinny", "no network named 'tinny' is shipped or registered; did you mean 'tiny'"),
+        ("SwinRI", "did you mean 'SwinIR'"),
         ("VGGStyleDiscriminator", "no VGGStyleDiscriminator takes"),
         (str(tmp_path / "none.yml"), "no option file"),
     ):
