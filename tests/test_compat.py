@@ -28,6 +28,7 @@ from basicsr.models import sr_model as basicsr_sr_model
 from basicsr.utils import FileClient
 from basicsr.utils import options as basicsr_options
 from basicsr.utils.lmdb_util import make_lmdb_from_imgs
+from safetensors.torch import save_file
 from torch.utils.data import Dataset
 
 from prompt_mamba_arch.compat import options, processes
@@ -309,6 +310,7 @@ def test_pretrained_network_is_refused_in_one_line(opt, tmp_path, monkeypatch):
         "other.pth": ({"params": other}, "does not fit MSRResNet: 1 keys are missing (conv_last.weight first)"),
         "bare.pth": (good["params"], "has no 'params', it has conv_first.weight"),
         "evil.pth": ({"params": Evil()}, "could run code"),
+        "list.pth": ({"params": [1.0]}, "holds no weights under 'params'"),
     }
     for name, (content, message) in cases.items():
         torch.save(content, name)
@@ -323,6 +325,22 @@ def test_pretrained_network_is_refused_in_one_line(opt, tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"'page\.pth' is damaged or no PyTorch file"):
         model.load_network(model.net_g, "page.pth")
     assert not Path("proof").exists()
+
+
+@pytest.mark.parametrize("key", ["params", "params_ema", None])
+@pytest.mark.parametrize("file", ["parallel.pth", "net.safetensors"])
+def test_pretrained_network_is_read_once(opt, tmp_path, monkeypatch, file, key):
+    monkeypatch.chdir(tmp_path)
+    model = built(opt)
+    wanted = {name: value + 1 for name, value in model.net_g.state_dict().items()}
+    parallel = {f"module.{name}": value for name, value in wanted.items()}
+    torch.save(parallel if key is None else {"params": parallel}, "parallel.pth")
+    save_file(wanted, "net.safetensors")
+    reads, load = [], torch.load
+    monkeypatch.setattr(torch, "load", lambda path, *args, **kwargs: reads.append(path) or load(path, *args, **kwargs))
+    model.load_network(model.net_g, file, True, key)
+    assert len(reads) == (file == "parallel.pth")
+    assert all(torch.equal(value, wanted[name]) for name, value in model.net_g.state_dict().items())
 
 
 def misfit(model, params: dict) -> str:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import re
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 
 import basicsr
@@ -158,37 +157,36 @@ def _misfits(message: str) -> str:
 def mend_load_network() -> None:
     """A truncated file, a missing param_key or a checkpoint of another network end in a traceback, the last in pages of
     keys; before torch 2.6 a checkpoint may run code. A .safetensors file is none that torch reads."""
-    original = BaseModel.load_network
-
-    def load_safetensors(self: BaseModel, net: torch.nn.Module, path: str, state: dict, strict: bool) -> None:
-        net = self.get_bare_model(net)
-        get_root_logger().info(f"Loading {type(net).__name__} model from {path}.")
-        self._print_different_keys_loading(net, state, strict)
-        net.load_state_dict(state, strict=strict)
 
     def load_network(
         self: BaseModel, net: torch.nn.Module, load_path: str, strict: bool = True, param_key: str | None = "params"
     ) -> None:
         loaded = load_plain(load_path, "pretrained network")
-        if Path(load_path).suffix.lower() == ".safetensors":
-            load = functools.partial(load_safetensors, self, net, load_path, loaded["params"], strict)
-        else:
-            load = functools.partial(original, self, net, load_path, strict, param_key)
-        if param_key is not None and param_key not in loaded and "params" not in loaded:
-            keys = ", ".join(str(key) for key in list(loaded)[:4])
-            raise UserError(
-                f"pretrained network: {str(load_path)!r} has no {param_key!r}, it has {keys}; set path.param_key_g "
-                "to one of these, or to ~ if they are the weights themselves"
-            )
-        del loaded
+        if Path(load_path).suffix.lower() == ".safetensors":  # it holds one network's weights, under no key
+            param_key = "params"
+        if param_key is not None and param_key not in loaded:
+            if "params" not in loaded:
+                keys = ", ".join(str(key) for key in list(loaded)[:4])
+                raise UserError(
+                    f"pretrained network: {str(load_path)!r} has no {param_key!r}, it has {keys}; set path.param_key_g "
+                    "to one of these, or to ~ if they are the weights themselves"
+                )
+            param_key = "params"
+        state = loaded if param_key is None else loaded[param_key]
+        if not isinstance(state, MutableMapping):
+            raise UserError(f"pretrained network: {str(load_path)!r} holds no weights under {param_key!r}")
+        net = self.get_bare_model(net)
+        get_root_logger().info(f"Loading {type(net).__name__} model from {load_path}, with param key: [{param_key}].")
+        for key in [key for key in state if key.startswith("module.")]:
+            state[key[len("module.") :]] = state.pop(key)
+        self._print_different_keys_loading(net, state, strict)
         try:
-            load()
+            net.load_state_dict(state, strict=strict)
         except RuntimeError as exc:
             if "state_dict" not in str(exc):
                 raise
-            name = type(self.get_bare_model(net)).__name__
             raise UserError(
-                f"pretrained network: {str(load_path)!r} does not fit {name}: {_misfits(str(exc))}"
+                f"pretrained network: {str(load_path)!r} does not fit {type(net).__name__}: {_misfits(str(exc))}"
             ) from exc
 
     BaseModel.load_network = load_network
