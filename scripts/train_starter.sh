@@ -13,8 +13,18 @@ out=${3:-.}
 python=${PYTHON:-.venv/bin/python}
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$("$python" -c "import os; print(max(1, (os.cpu_count() or 2) - 1))")}
 
-"$python" -c "import timm.optim" 2>/dev/null ||
-    { echo "train_starter: the optimizer Muon comes with timm: bash scripts/install.sh muon" >&2; exit 2; }
+# the later phases' optimizer, of which the first would not say that it is missing or too old
+"$python" - <<'CHECK' || exit 2
+import sys
+
+from prompt_mamba_arch.compat.training import muon
+from prompt_mamba_arch.errors import UserError
+
+try:
+    muon()
+except UserError as error:
+    sys.exit(f"train_starter: {error}, or bash scripts/install.sh muon")
+CHECK
 
 network() { echo "$out/experiments/starter_$1/models/net_g_latest.pth"; }
 before=

@@ -25,8 +25,12 @@ def _arguments(factory: object) -> list[str]:
     return [name for name in inspect.signature(factory).parameters if name not in ("self", "params", "optimizer")]
 
 
-def _muon() -> type[torch.optim.Optimizer]:
-    """timm's: that of torch takes matrices alone, this one convolutions too, and gives what is neither to AdamW."""
+def muon() -> type[torch.optim.Optimizer]:
+    """timm's: that of torch takes matrices alone, this one convolutions too, and gives what is neither to AdamW.
+
+    Raises:
+        UserError: there is no timm, or one that is too old.
+    """
     try:
         import timm.optim.muon as timm_muon
         from timm.optim import Muon
@@ -62,7 +66,7 @@ def mend_get_optimizer() -> None:
         known = {name: thing for name, thing in vars(torch.optim).items() if inspect.isclass(thing)}
         known = {name: thing for name, thing in known.items() if issubclass(thing, torch.optim.Optimizer)}
         if optim_type == "Muon":
-            known["Muon"] = _muon()
+            known["Muon"] = muon()
         if optim_type not in known:
             raise UserError(f"unknown optimizer type {optim_type!r}{did_you_mean(optim_type, known)}")
         check_keys(kwargs, _arguments(known[optim_type]), f"the optimizer {optim_type}")
