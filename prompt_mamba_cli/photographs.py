@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
+import itertools
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from prompt_mamba_cli.arguments import Mistake
 
-__all__ = ["SUFFIXES", "Job", "Share", "check_targets", "collect", "is_film", "share_of", "suffix_by_content"]
+__all__ = [
+    "SUFFIXES", "Job", "Share", "check_targets", "collect", "is_film", "mark_results", "share_of", "suffix_by_content",
+]  # fmt: skip
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")  # those of prompt_mamba_arch.image_io
 FILMS = (".mp4", ".m4v", ".mov", ".mkv", ".webm")  # those of prompt_mamba_arch.video
@@ -21,6 +25,9 @@ _OTHER_PICTURES = (
     *(".heic", ".heif", ".avif", ".jxl", ".jp2", ".gif", ".psd"),
     *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"),
 )
+_COMPARISON = ".compare.jpg"  # ends the name of a picture of before and after
+# lies in an output folder among the photographs: what is there is no input for whoever takes the whole
+_MARK = ".prompt_mamba_results"
 
 
 class Job(NamedTuple):
@@ -40,7 +47,8 @@ def collect(inputs: Sequence[str], output: str, compare: bool = False) -> tuple[
         inputs: files, folders, and patterns such as `photos/**/*.jpg`; a file that has a pattern for a name is that
             file.
         output: a file for one photograph, or a folder. What lies below an input folder, or below the part of a pattern
-            that has no wildcard, lies likewise below the output folder.
+            that has no wildcard, lies likewise below the output folder. Results, of this run or an earlier one, are
+            taken only if they are named: as files, or by their folder.
 
     Raises:
         Mistake: there is no such input, nothing in it, or two photographs have the same result.
@@ -55,9 +63,12 @@ def collect(inputs: Sequence[str], output: str, compare: bool = False) -> tuple[
             if target.exists() and not target.is_dir():
                 raise Mistake(f"{str(target)!r} is a file, and a folder is restored into a folder")
             if source.resolve() == target.resolve():
+                if len(inputs) > 1 and (source / _MARK).exists():  # a shell's * brings it
+                    passed_over.append(f"{text!r} is passed over: the results go there")
+                    continue
                 raise Mistake("the output folder is the input folder; name another one, so that no original is lost")
-            inside, missed = _below(source, target)
-            said = _said_of(missed)
+            inside, missed, results = _below(source, target)
+            said = _said_of(missed, results)
             if not inside:
                 more = f"; {said}" if said else ""
                 raise Mistake(f"the folder {str(source)!r} holds no images ({', '.join(SUFFIXES)}){more}")
@@ -72,9 +83,12 @@ def collect(inputs: Sequence[str], output: str, compare: bool = False) -> tuple[
             else:
                 found.setdefault(source, Path(source.name))
         elif glob.has_magic(text):
-            matches = _matches(text, target)
+            matches, results = _matches(text, target)
+            said = _said_of([], results)
             if not matches:
-                raise Mistake(f"no image matches {text!r} ({', '.join(SUFFIXES)})")
+                more = f"; {said}" if said else ""
+                raise Mistake(f"no image matches {text!r} ({', '.join(SUFFIXES)}){more}")
+            passed_over += [f"for {text!r}, {said}"] * bool(said)
             for path, place in matches:
                 found.setdefault(path, place)
         else:
@@ -86,7 +100,7 @@ def collect(inputs: Sequence[str], output: str, compare: bool = False) -> tuple[
         alone = alone if target.suffix.lower() in SUFFIXES else None
     jobs = [_alone(alone, target, output)] if alone else _into_folder(found, target)
     if compare:
-        jobs = [job._replace(comparison=job.target.with_name(f"{job.target.name}.compare.jpg")) for job in jobs]
+        jobs = [job._replace(comparison=job.target.with_name(job.target.name + _COMPARISON)) for job in jobs]
     _check_distinct(jobs)
     return jobs, passed_over
 
@@ -112,23 +126,30 @@ def _into_folder(found: Mapping[Path, Path], target: Path) -> list[Job]:
     return [Job(path, target / found[path]) for path in sorted(found, key=_natural)]
 
 
-def _below(folder: Path, target: Path) -> tuple[list[Path], list[Path]]:
-    """The photographs below a folder, and what else somebody may have meant: films, and pictures that are not read.
+def _below(folder: Path, target: Path) -> tuple[list[Path], list[Path], list[Path]]:
+    """The photographs below a folder; what else somebody may have meant: films, and pictures that are not read; and
+    results of earlier runs, without those in `target`.
 
-    Without what is hidden and without results of an earlier run.
+    Without what is hidden.
     """
-    there, found, missed = target.resolve(), [], []
+    there, found, missed, results = target.resolve(), [], [], []
     for place, inside, files in os.walk(folder):
+        if _MARK in files and Path(place) != folder:
+            inside.clear()
+            results += filter(lambda path: _looks_like_photograph(path.name), Path(place).rglob("*"))
+            continue
         inside[:] = [name for name in inside if not name.startswith(".") and Path(place, name).resolve() != there]
         for name in files:
-            if _looks_like_photograph(name):
+            if _is_comparison(name):
+                results.append(Path(place, name))
+            elif _looks_like_photograph(name):
                 found.append(Path(place, name))
             elif not name.startswith(".") and Path(name).suffix.lower() in (*_READ_FILMS, *_OTHER_PICTURES):
                 missed.append(Path(place, name))
-    return found, missed
+    return found, missed, results
 
 
-def _said_of(missed: Sequence[Path]) -> str:
+def _said_of(missed: Sequence[Path], results: Collection[Path]) -> str:
     """In plain words; empty if there are none."""
     films, pictures = ([path for path in missed if is_film(path) is wanted] for wanted in (True, False))
     said = []
@@ -137,25 +158,68 @@ def _said_of(missed: Sequence[Path]) -> str:
         said.append(f"pictures of a kind that is not read ({len(pictures)}: {kinds})")
     if films:
         said.append(f"films, which must be named one by one ({len(films)})")
+    if results:
+        said.append(f"results of earlier runs ({len(results)})")
     return " and ".join(said) + " are passed over" if said else ""
 
 
-def _matches(pattern: str, target: Path) -> list[tuple[Path, Path]]:
-    """(photograph, its path below the output folder) for all that a pattern stands for."""
+def _matches(pattern: str, target: Path) -> tuple[list[tuple[Path, Path]], set[Path]]:
+    """(photograph, its path below the output folder) for all that a pattern stands for, and results of earlier runs,
+    without those in `target`."""
     pattern = os.path.expanduser(pattern)
-    parts = Path(pattern).parts
-    fixed = Path(*parts[: next(i for i, part in enumerate(parts) if glob.has_magic(part))])
+    fixed = _fixed(pattern)
     there, here = target.resolve(), fixed.resolve()
-    found = []
+    found, results = [], set()
     for match in glob.glob(pattern, recursive=True):
         path = Path(match)
-        for photo in _below(path, target)[0] if path.is_dir() else [path] if _looks_like_photograph(path.name) else []:
-            # results of an earlier run are no input, unless the pattern is for them
+        if path.is_dir():
+            photos, _, passed = _below(path, target)
+            results.update(passed)
+        else:
+            photos = [path] * _looks_like_photograph(path.name)
+        for photo in photos:
+            # results of this command's earlier run are no input, unless the pattern is for them
             if there in photo.resolve().parents and there != here and there not in here.parents:
+                continue
+            if _is_result(photo, fixed):
+                results.add(photo)
                 continue
             place = photo.relative_to(fixed)
             found.append((photo, Path(photo.name) if ".." in place.parts else place))  # never out of the folder
-    return found
+    return found, results
+
+
+def _fixed(pattern: str) -> Path:
+    """The part of a pattern that has no wildcard."""
+    parts = Path(pattern).parts
+    return Path(*parts[: next(i for i, part in enumerate(parts) if glob.has_magic(part))])
+
+
+def _is_result(photo: Path, fixed: Path) -> bool:
+    """Whether it is a comparison, or lies in a folder of results below `fixed`."""
+    inner = itertools.takewhile(lambda place: place != fixed, photo.parents)
+    return _is_comparison(photo.name) or any((place / _MARK).exists() for place in inner)
+
+
+def _is_comparison(name: str) -> bool:
+    stem = name[: -len(_COMPARISON)]
+    return name.endswith(_COMPARISON) and Path(stem).suffix.lower() in SUFFIXES and not name.startswith(".")
+
+
+def mark_results(inputs: Sequence[str], output: str) -> None:
+    """Marks an output folder that lies among the photographs, so that later runs know results when they meet them; a
+    folder that holds other files already is not marked, nor is one for a single photograph."""
+    target = Path(output).expanduser()
+    if target.suffix.lower() in SUFFIXES or (target.exists() and (not target.is_dir() or any(target.iterdir()))):
+        return
+    sources = [Path(text).expanduser() for text in inputs]
+    if len(sources) == 1 and sources[0].is_file():
+        return
+    roots = [it if it.is_dir() else it.parent if it.exists() else _fixed(str(it)) for it in sources]
+    if any(root.resolve() in target.resolve().parents or (root / _MARK).exists() for root in roots):
+        target.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(OSError):
+            (target / _MARK).touch()
 
 
 def _looks_like_photograph(name: str) -> bool:

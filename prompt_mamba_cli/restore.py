@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from prompt_mamba_cli.arguments import Mistake, count, prompt, share, strength, tile
-from prompt_mamba_cli.photographs import Job, check_targets, collect, is_film, share_of, suffix_by_content
+from prompt_mamba_cli.photographs import Job, check_targets, collect, is_film, mark_results, share_of, suffix_by_content
 
 HELP = "restore a photograph, or many, or a film"
 _STREAM = "-"
@@ -119,6 +119,8 @@ def _restore(args: argparse.Namespace, jobs: Sequence[Job], voice: _Voice) -> in
         voice.warn([f"half precision would gain nothing on {restorer.device}; it computes in float32"])
     if args.dry_run:
         return _tell_plan(restorer, wanted, args, voice)
+    if args.output != _STREAM:
+        mark_results(args.input, args.output)
     start = time.monotonic()
     failed = _work(restorer, wanted, wish, args.jobs, single, voice)
     request = ", then ".join(map(_quoted, args.prompt or ()))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import os
 
 import pytest
 
 from prompt_mamba_cli.arguments import Mistake
-from prompt_mamba_cli.photographs import SUFFIXES, Job, Share, collect, share_of, suffix_by_content
+from prompt_mamba_cli.photographs import SUFFIXES, Job, Share, collect, mark_results, share_of, suffix_by_content
 
 
 @pytest.fixture
@@ -112,12 +113,50 @@ def test_results_of_an_earlier_run_are_no_input(album, pattern):
     assert _found(["album/out/**/*.jpg"], "album/out/again")  # unless they are asked for
 
 
+@pytest.mark.parametrize("pattern", ["album", "album/**", "album/**/*.*", "*"])
+def test_results_of_another_run_are_no_input_and_it_is_said(album, pattern):
+    before = _found([pattern])
+    mark_results([pattern], "album/restored")
+    for name in ("restored/2.png", "restored/a/1.jpg", "2.png.compare.jpg", "x/10.TIF.compare.jpg"):
+        path = album / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    jobs, passed_over = collect([pattern], "out")
+    assert {str(job.source): str(job.target) for job in jobs} == before
+    assert len(passed_over) == 1 and passed_over[0].endswith(", results of earlier runs (4) are passed over")
+    named = ["album/restored", "album/2.png.compare.jpg", "album/restored/*.png"]  # unless they are asked for
+    assert [len(_found([name])) for name in named] == [2, 1, 1]
+
+
+def test_results_of_results_are_results(album):
+    mark_results(["album"], "album/first")
+    mark_results(["album/first"], "album/second")
+    (album / "second" / "2.png").touch()
+    assert len(_found(["album"])) == 5
+
+
+def test_a_folder_of_ones_own_pictures_is_never_taken_for_results(album):
+    mark_results(["album"], "album/a")
+    mark_results(["album"], "out")
+    mark_results(["album/2.png"], "album/one")
+    mark_results(["album/2*.png"], "album/better.png")
+    assert len(_found(["album"])) == 5 and not {"out", "one", "better.png"} & set(os.listdir(album))
+    with pytest.raises(Mistake, match="is the input folder"):
+        collect(["album/2.png", "album/a"], "album/a")
+
+
+def test_a_shell_brings_the_output_folder(album):
+    mark_results(["album/2.png", "album/10.png", "album/a", "album/x"], "album/restored")
+    jobs, passed_over = collect(["album/2.png", "album/a", "album/restored"], "album/restored")
+    assert len(jobs) == 3 and passed_over == ["'album/restored' is passed over: the results go there"]
+
+
 def test_comparisons_lie_beside_the_results(album):
     jobs, _ = collect(["album"], "out", compare=True)
     assert jobs[0].comparison.as_posix() == "out/2.png.compare.jpg"
     (album / "2.png.compare.jpg").touch()
     with pytest.raises(Mistake, match=r"would both become 'out/2\.png\.compare\.jpg'"):
-        collect(["album"], "out", compare=True)
+        collect(["album", "album/2.png.compare.jpg"], "out", compare=True)
 
 
 _TORCH = {"RANK": "2", "WORLD_SIZE": "4"}

@@ -79,7 +79,10 @@ def test_results_inside_the_input_folder_are_no_input(tmp_path, run, save, listi
     target = tmp_path / "restored"
     run("restore", "-i", tmp_path, "-o", target, code=0)
     run("restore", "-i", tmp_path, "-o", target, "--overwrite", code=0)
-    assert listing(tmp_path) == ["a.png", "restored/a.png"]
+    assert listing(tmp_path) == ["a.png", "restored/.prompt_mamba_results", "restored/a.png"]
+    _, err = run("restore", "-i", tmp_path, "-o", tmp_path / "again", "--compare", code=0)
+    assert listing(tmp_path / "again") == [".prompt_mamba_results", "a.png", "a.png.compare.jpg"]
+    assert "results of earlier runs (1) are passed over" in err[0]
     # and the input inside the output folder is input
     out, _ = run("restore", "-i", tmp_path / "restored", "-o", tmp_path, "--overwrite", code=0)
     assert "1 of 1" in out
