@@ -114,7 +114,7 @@ def _restore(args: argparse.Namespace, jobs: Sequence[Job], voice: _Voice) -> in
     wish = _wish(args)
     restorer = batch.load(wish)
     voice.warn(_check_prompts(restorer, args.prompt))  # once, not for every image
-    _tell_understood(args.prompt or (), voice)
+    _tell_understood(args.prompt or (), restorer.told_wishes, voice)
     if args.half and restorer.half is None:
         voice.warn([f"half precision would gain nothing on {restorer.device}; it computes in float32"])
     if args.dry_run:
@@ -183,8 +183,9 @@ def _check_prompts(restorer, prompts: Sequence[str] | None) -> list[str]:
     return list(dict.fromkeys(" ".join(str(warning.message).split()) for warning in caught))
 
 
-def _tell_understood(prompts: Sequence[str], voice: _Voice) -> None:
-    """What the prompts were taken for, and how sure that is; before the work, so that it can be stopped."""
+def _tell_understood(prompts: Sequence[str], acted_on: bool, voice: _Voice) -> None:
+    """What the prompts were taken for, and how sure that is; before the work, so that it can be stopped. If this is
+    what is `acted_on`, also how to say better what is not clear."""
     import warnings
 
     from prompt_mamba_arch.errors import UserError
@@ -202,6 +203,13 @@ def _tell_understood(prompts: Sequence[str], voice: _Voice) -> None:
         of = f" by {_quoted(intent.prompt)}" if len(prompts) > 1 else ""
         more = "" if intent.meant == "restoration" else "; little or nothing should change"
         voice.tell(f"I understood{of}: {describe(intent)}{more}")
+    unclear = [intent for intent in intents if not intent.clear]
+    if acted_on and unclear:
+        guess = ", so this is a guess" * any(intent.meant == "restoration" for intent in unclear)
+        voice.warn([
+            f"not clear: {', '.join(_quoted(intent.prompt) for intent in unclear)}{guess}; say in plain English what "
+            'shall go, such as "remove the noise" or "sharpen it"; without -p, whatever is wrong goes'
+        ])  # fmt: skip
 
 
 def _work(restorer, jobs: Sequence[Job], wish, processes: int, single: bool, voice: _Voice) -> int:

@@ -35,6 +35,8 @@ _WORDS = {
 BLURS = ("defocus", "motion")
 # so sure must it be that nothing, or no restoration, is asked for: who is misread so gets nothing at all
 _CERTAIN = 0.7
+# below it a kind is not even a guess
+_GUESS = 0.3
 
 
 @dataclass(frozen=True)
@@ -61,10 +63,19 @@ class Intent:
 
     @property
     def meant(self) -> str:
-        """The one of `asks` that is acted on: in doubt restoration, as doing nothing is the worse mistake."""
-        if self.asks["restoration"] >= 1 - _CERTAIN:
+        """The one of `asks` that is acted on: in doubt restoration, as doing nothing is the worse mistake; but not for
+        a sentence that is more likely unrelated than not, and of which there is no guess what shall go."""
+        guess = max(self.everything, *self.remove.values()) >= _GUESS
+        if self.asks["restoration"] >= 1 - _CERTAIN and (guess or self.asks["unrelated"] < 0.5):
             return "restoration"
         return "nothing" if self.asks["nothing"] >= self.asks["unrelated"] else "unrelated"
+
+    @property
+    def clear(self) -> bool:
+        """Whether it says what to do: what shall go, or to leave all as it is."""
+        if self.meant == "restoration":
+            return max(self.everything, *self.remove.values()) >= 0.5
+        return self.meant == "nothing"
 
     @property
     def named(self) -> frozenset[str]:
@@ -121,7 +132,7 @@ def describe(intent: Intent) -> str:
     if intent.everything >= 0.5:
         return f"remove whatever is wrong ({intent.everything:.2f}){staying}"
     going = ", ".join(f"{name} ({p:.2f})" for name, p in _named({k: intent.remove[k] for k in intent.named}).items())
-    if max(intent.remove.values()) >= 0.5:
+    if intent.clear:
         return f"remove {going}{staying}"
     return f"this asks for restoration, but not clearly of what: most likely {going}{staying}"
 

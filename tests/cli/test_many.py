@@ -20,6 +20,7 @@ from PIL import Image
 
 from prompt_mamba_arch import batch, image_io
 from prompt_mamba_arch.restore import Restorer
+from prompt_mamba_arch.text import Intent, read_intent
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -58,6 +59,26 @@ def test_it_says_what_it_understood(tmp_path, run, save, prompts, said):
     lines = out.splitlines()
     assert len(lines) == len(said) + 1 and err == [] and "restored to" in lines[-1]
     assert all(re.search(pattern, line) for pattern, line in zip(said, lines))
+
+
+@pytest.mark.parametrize("prompt, guess", [("what is the capital of France?", False), ("gibberish", True)])
+def test_what_is_not_clear_is_said_and_how_to_say_it_better(tmp_path, run, save, monkeypatch, prompt, guess):
+    if guess:
+        remove = {**read_intent("what time is it?").remove, "noise": 0.25}
+        asks = {"restoration": 0.8, "nothing": 0.1, "unrelated": 0.1}
+        monkeypatch.setattr(
+            "prompt_mamba_arch.text.read_intents", lambda _: [Intent(prompt, remove, remove, 0.0, asks)]
+        )
+    how = ["-i", save(tmp_path / "in.png"), "-o", tmp_path / "out.png", "--model", "tiny", "--dry-run"]
+    _, err = run("restore", *how, "-p", prompt, code=0)
+    assert len(err) == 1 and err[0].startswith(f"prompt-mamba: not clear: {prompt!r}")
+    assert ("this is a guess" in err[0]) == guess and '"remove the noise"' in err[0]
+
+
+def test_what_is_clear_needs_no_advice(tmp_path, run, save):
+    how = ["-i", save(tmp_path / "in.png"), "-o", tmp_path / "out.png", "--model", "tiny", "--dry-run"]
+    _, err = run("restore", *how, "-p", "remove the noise", "-p", "leave it as it is", "-p", "fix this photo", code=0)
+    assert err == []
 
 
 def test_it_works_without_knowing_what_it_understood(tmp_path, run, save, monkeypatch):

@@ -77,6 +77,24 @@ def test_a_doubtful_reading_is_rather_a_restoration():
     assert Wish.of(doubtful) == Wish(()) and "does not ask for restoration" in describe(doubtful)
 
 
+@pytest.mark.parametrize(
+    ("unrelated", "likeliest", "everything", "wish"),
+    [
+        (0.6, 0.2, 0.1, Wish(())),  # more likely unrelated than not, and no guess of what
+        (0.6, 0.35, 0.1, Wish({"haze"})),
+        (0.6, 0.2, 0.35, Wish({"haze"})),
+        (0.4, 0.2, 0.1, Wish({"haze"})),
+        (0.4, 0.2, 0.6, Wish()),
+    ],
+)
+def test_what_is_not_clear_is_a_guess_or_nothing_and_never_said_to_be_clear(unrelated, likeliest, everything, wish):
+    unclear = intent(everything=everything)
+    unclear.remove["haze"] = likeliest
+    unclear.asks.update(restoration=0.35, nothing=0.65 - unrelated, unrelated=unrelated)
+    assert Wish.of(unclear) == wish and unclear.clear == (wish == Wish())
+    assert ("not clearly of what" in describe(unclear)) == (wish == Wish({"haze"}))
+
+
 def test_a_restoration_of_nothing_clear_is_of_the_likeliest_kind():
     unclear = intent()
     unclear.remove["haze"] = 0.4
