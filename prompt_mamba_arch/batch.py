@@ -25,7 +25,7 @@ import torch
 from prompt_mamba_arch import video
 from prompt_mamba_arch.comparison import before_after
 from prompt_mamba_arch.errors import UserError, one_line, plain_line, replace_on_success
-from prompt_mamba_arch.image_io import Photo, read_photo, write_photo
+from prompt_mamba_arch.image_io import SUFFIXES, Photo, read_photo, write_photo
 from prompt_mamba_arch.restore import Restorer
 from prompt_mamba_arch.scratch import arrays_in
 
@@ -116,12 +116,16 @@ def _restore_photo(restorer: Restorer, job: Job, how: tuple, wish: Wish) -> list
         raise UserError(f"{str(target)!r} has come to be there meanwhile, and is kept")
     if comparison is not None:
         write_photo(comparison, Photo(before_after(photo.pixels, pixels), icc=photo.icc))
-    if source.suffix.lower() == target.suffix.lower() and _same(photo.pixels, pixels):
+    if _format(source) == _format(target) and _same(photo.pixels, pixels):
         with replace_on_success(target) as temporary:  # to encode it anew would change it
             shutil.copyfile(source, temporary)
         return []
     photo = photo.with_pixels(pixels)  # so that what it was takes no memory while this is encoded
     return [*photo.notes, *write_photo(target, photo)]
+
+
+def _format(path: Path) -> str:
+    return SUFFIXES.get(path.suffix.lower(), "")
 
 
 def _same(before: np.ndarray, after: np.ndarray) -> bool:

@@ -152,9 +152,9 @@ def _from_pillow(path: Path, image: Image.Image, stored: np.ndarray | None, tag:
     if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # phones put depth maps and previews into them
         notes.append(f"only the first of {image.n_frames} images in the file is read")
     icc = image.info.get("icc_profile") or None
-    if image.mode == "CMYK":
-        notes.append("CMYK colours became RGB")
-        icc = None
+    if image.mode in ("CMYK", "LAB"):
+        notes.append(f"{image.mode} colours became RGB")
+        icc = None  # it is for colours of that kind
     if any(key in image.info for key in ("xmp", "XML:com.adobe.xmp")) or _XMP in getattr(image, "tag_v2", ()):
         notes.append("its XMP data (captions, edits of photo programs) are not kept")
     exif, orientation = None, 1

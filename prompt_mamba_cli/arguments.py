@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 
-__all__ = ["Mistake", "Parser", "at_least_one", "count", "port", "prompt", "share", "strength", "tile"]
+__all__ = ["Mistake", "Parser", "at_least_one", "count", "filled", "port", "prompt", "share", "strength", "tile"]
 
 MIN_TILE = 64  # that of prompt_mamba_arch.restore
 
@@ -19,6 +19,13 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> None:  # type: ignore[override]
         self.exit(2, f"prompt-mamba: {' '.join(message.split())} (see {self.prog} --help)\n")
+
+
+def filled(text: str) -> str:
+    """A file or folder; an empty text, as of a variable that is not set, would be the working directory."""
+    if not text:
+        raise argparse.ArgumentTypeError("must name a file or folder, and is empty")
+    return text
 
 
 def strength(text: str) -> float:

@@ -127,13 +127,13 @@ def _into_folder(found: Mapping[Path, Path], target: Path) -> list[Job]:
 
 
 def _below(folder: Path, target: Path) -> tuple[list[Path], list[Path], list[Path]]:
-    """The photographs below a folder; what else somebody may have meant: films, and pictures that are not read; and
-    results of earlier runs, without those in `target`.
+    """The photographs below a folder; what else somebody may have meant: films, pictures that are not read, and folders
+    that cannot be; and results of earlier runs, without those in `target`.
 
     Without what is hidden.
     """
     there, found, missed, results = target.resolve(), [], [], []
-    for place, inside, files in os.walk(folder):
+    for place, inside, files in os.walk(folder, onerror=lambda error: missed.append(Path(error.filename))):
         if _MARK in files and Path(place) != folder:
             inside.clear()
             results += filter(lambda path: _looks_like_photograph(path.name), Path(place).rglob("*"))
@@ -151,13 +151,18 @@ def _below(folder: Path, target: Path) -> tuple[list[Path], list[Path], list[Pat
 
 def _said_of(missed: Sequence[Path], results: Collection[Path]) -> str:
     """In plain words; empty if there are none."""
-    films, pictures = ([path for path in missed if is_film(path) is wanted] for wanted in (True, False))
+    films = [path for path in missed if is_film(path)]
+    pictures = [path for path in missed if path.suffix.lower() in _OTHER_PICTURES]
+    folders = [str(path) for path in missed if path not in (*films, *pictures)]
     said = []
     if pictures:
         kinds = ", ".join(sorted({path.suffix.lower() for path in pictures}))
         said.append(f"pictures of a kind that is not read ({len(pictures)}: {kinds})")
     if films:
         said.append(f"films, which must be named one by one ({len(films)})")
+    if folders:
+        more = ", …" * (len(folders) > 1)
+        said.append(f"folders that cannot be read ({len(folders)}: {folders[0]!r}{more})")
     if results:
         said.append(f"results of earlier runs ({len(results)})")
     return " and ".join(said) + " are passed over" if said else ""

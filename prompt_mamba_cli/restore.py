@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from prompt_mamba_cli.arguments import Mistake, count, prompt, share, strength, tile
+from prompt_mamba_cli.arguments import Mistake, count, filled, prompt, share, strength, tile
 from prompt_mamba_cli.photographs import Job, check_targets, collect, is_film, mark_results, share_of, suffix_by_content
 
 HELP = "restore a photograph, or many, or a film"
@@ -44,11 +44,11 @@ class _Voice:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "-i", "--input", required=True, nargs="+", metavar="IN",
+        "-i", "--input", required=True, nargs="+", type=filled, metavar="IN",
         help="photographs, folders of them, patterns such as 'photos/**/*.jpg', - for standard input, or a film",
     )  # fmt: skip
     parser.add_argument(
-        "-o", "--output", required=True, metavar="OUT", help="a file, a folder, or - for standard output"
+        "-o", "--output", required=True, type=filled, metavar="OUT", help="a file, a folder, or - for standard output"
     )
     parser.add_argument(
         "-p", "--prompt", type=prompt, action="append", metavar="PROMPT",

@@ -15,6 +15,7 @@ from prompt_mamba_arch.errors import UserError
 from prompt_mamba_arch.image_io import SUFFIXES, Photo, read_photo, write_photo
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+TO_LAB = ImageCms.buildTransform(ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), "RGB", "LAB")
 GRAY_PROFILE = SRGB[:16] + b"GRAY" + SRGB[20:]
 
 
@@ -292,11 +293,13 @@ def test_other_kinds_of_pixels(tmp_path):
     assert photo.gray
     np.testing.assert_array_equal(photo.alpha, np.where(np.asarray(gray) == 255, 0, 255))
 
-    cmyk = Image.fromarray(cv2.resize(_pixels((3, 4), 3), (32, 24))).convert("CMYK")
-    cmyk.save(tmp_path / "print.jpg", quality=95, icc_profile=SRGB)
-    photo = read_photo(tmp_path / "print.jpg")
-    assert photo.notes == ("CMYK colours became RGB",) and photo.icc is None
-    assert abs(photo.pixels.astype(int) - np.asarray(cmyk.convert("RGB"))).mean() < 10
+    smooth = Image.fromarray(cv2.resize(_pixels((3, 4), 3), (32, 24)))
+    for mode, suffix in (("CMYK", ".jpg"), ("LAB", ".tif")):
+        other = ImageCms.applyTransform(smooth, TO_LAB) if mode == "LAB" else smooth.convert(mode)
+        other.save(tmp_path / f"print{suffix}", quality=95, icc_profile=SRGB)
+        photo = read_photo(tmp_path / f"print{suffix}")
+        assert photo.notes == (f"{mode} colours became RGB",) and photo.icc is None
+        assert abs(photo.pixels.astype(int) - np.asarray(smooth if mode == "LAB" else other.convert("RGB"))).mean() < 10
 
     Image.fromarray(_pixels()).save(tmp_path / "pages.tif", save_all=True, append_images=[rgb, rgb])
     assert read_photo(tmp_path / "pages.tif").notes == ("only the first of 3 images in the file is read",)

@@ -93,6 +93,21 @@ def test_what_a_folder_holds_and_is_not_restored_is_said(album):
         collect(["album/phone"], "out")
 
 
+def test_folders_that_cannot_be_read_are_said(album, monkeypatch):
+    scandir = os.scandir
+
+    def refusing(place):
+        if os.path.basename(place) == "a":
+            raise PermissionError(13, "Permission denied", place)
+        return scandir(place)
+
+    monkeypatch.setattr(os, "scandir", refusing)  # as root everything can be read
+    jobs, passed_over = collect(["album"], "out")
+    assert len(jobs) == 3 and passed_over == ["in 'album', folders that cannot be read (1: 'album/a') are passed over"]
+    with pytest.raises(Mistake, match=r"holds no images \(.*\); folders that cannot be read \(1: 'album/a'\)"):
+        collect(["album/a"], "out")
+
+
 def test_a_pattern_for_one_file_may_name_its_result(album):
     assert _found(["album/1*.png"], "better.png") == {"album/10.png": "better.png"}
     assert _found(["album/1*.png"], "folder") == {"album/10.png": "folder/10.png"}

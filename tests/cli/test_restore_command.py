@@ -37,6 +37,9 @@ def test_where_nothing_changes_the_file_is_the_same(tmp_path, run, save, name, o
     target = tmp_path / "out" / name
     run("restore", "-i", source, "-o", target, "--strength", "0", code=0)
     assert target.read_bytes() == source.read_bytes()
+    if name.endswith(".jpg"):
+        run("restore", "-i", source, "-o", target.with_suffix(".JPEG"), "--strength", "0", code=0)
+        assert target.with_suffix(".JPEG").read_bytes() == source.read_bytes()
     run("restore", "-i", source, "-o", target.with_suffix(".tif"), "--strength", "0", code=0)
     assert target.with_suffix(".tif").read_bytes() != source.read_bytes()
 
@@ -136,6 +139,8 @@ def test_existing_results_stay(tmp_path, run, save, refused):
         (["-i", "broken.png"], "broken.png"),
         (["-i", "empty.png"], "is empty"),
         (["-i", "none"], "holds no images"),
+        (["-i", ""], "-i/--input: must name"),
+        (["-o", ""], "-o/--output: must name"),
         (["-i", "none", "-o", "in.png"], "is a file"),
         (["-o", "in.png/out.png"], "is a file, not a folder"),
         (["-i", "photo.raw", "-o", "none"], "cannot write 'photo.raw'"),
