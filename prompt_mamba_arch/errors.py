@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-__all__ = ["UserError", "check_keys", "did_you_mean", "plain_line", "replace_on_success"]
+__all__ = ["UserError", "check_keys", "check_number", "did_you_mean", "plain_line", "replace_on_success"]
 
 
 class UserError(Exception):
@@ -43,6 +43,35 @@ def check_keys(section: Mapping, allowed: Iterable[str], where: str) -> None:
                 f"; valid keys are {', '.join(sorted(allowed))}" if allowed else "; it has none to be set"
             )
             raise UserError(f"unknown key {key!r} in {where}{hint}")
+
+
+def check_number(
+    section: Mapping,
+    key: str,
+    least: float,
+    most: float = float("inf"),
+    *,
+    where: str,
+    whole: bool = False,
+    above: bool = False,
+    below: bool = False,
+) -> None:
+    """A number from `least` to `most`; `above`, `below`: without the end itself. None is allowed: it means absent.
+
+    Raises:
+        UserError: it is none, or too small or large.
+    """
+    value = section.get(key)
+    if value is None:
+        return
+    good = isinstance(value, (int, float)) and not isinstance(value, bool) and least <= value <= most
+    good = good and (not whole or float(value).is_integer())  # BasicSR's option files write 4e5 iterations
+    if not good or (above and value == least) or (below and value == most):
+        start = "" if least == float("-inf") else f" {'greater than' if above else 'from'} {least}"
+        end = "" if most == float("inf") else f" and less than {most}" if below else f" to {most}"
+        number = "whole number" if whole else "number"
+        name = f"{where}.{key}" if where else key
+        raise UserError(f"{name} must be a {number}{start}{end}, not {value!r}")
 
 
 def one_line(text: object) -> str:

@@ -189,6 +189,25 @@ def change(opt: dict, keys: str, value: object) -> None:
             "unknown key 'pretrain_netwrok_g' in path; did you mean 'pretrain_network_g'?",
         ),
         ("path:pretrain_network_g", "x.pth", "path.pretrain_network_g: there is no file 'x.pth'"),
+        ("path:pretrain_network_g", 7, "path.pretrain_network_g must name a file, not 7"),
+        ("network_g", None, "the option file has no section 'network_g'"),
+        *(("name", name, "name must be a text that can name a folder") for name in (5, "", "a/b", "..")),
+        ("manual_seed", "a", "manual_seed must be a whole number from 0 to"),
+        ("manual_seed", -5, "manual_seed must be a whole number"),
+        ("manual_seed", 2**32, "manual_seed must be a whole number"),
+        ("datasets:train:batch_size_per_gpu", 0, "datasets.train.batch_size_per_gpu must be a whole number from 1"),
+        ("datasets:train:num_worker_per_gpu", "two", "datasets.train.num_worker_per_gpu must be a whole number from 0"),
+        ("datasets:train:dataset_enlarge_ratio", 0, "dataset_enlarge_ratio must be a number greater than 0, not 0"),
+        ("train:total_iter", "x", "train.total_iter must be a whole number from 0, not 'x'"),
+        ("train:warmup_iter", 1.5, "train.warmup_iter must be a whole number from -1, not 1.5"),
+        ("train:pixel_opt:loss_weight", "x", "train.pixel_opt.loss_weight must be a number"),
+        ("train:pixel_opt:reduction", "avg", "train.pixel_opt.reduction: 'avg' is not one of none, mean, sum"),
+        ("train:scheduler:gamma", "x", "train.scheduler.gamma must be a number, not 'x'"),
+        ("train:scheduler:milestones", [1, "x"], "train.scheduler.milestones must be a number"),
+        ("val:val_freq", 0, "val.val_freq must be a whole number from 1, not 0"),
+        ("val:metrics:psnr:crop_border", "x", "val.metrics.psnr.crop_border must be a whole number from 0"),
+        ("logger:print_freq", 0, "logger.print_freq must be a whole number from 1, not 0"),
+        ("logger:save_checkpoint_freq", "x", "logger.save_checkpoint_freq must be a whole number from 1, not 'x'"),
     ],
 )
 def test_mistakes_are_found_before_a_folder_is_made(opt, without_gpu, tmp_path, keys, value, message):
@@ -197,6 +216,14 @@ def test_mistakes_are_found_before_a_folder_is_made(opt, without_gpu, tmp_path, 
     with pytest.raises(UserError) as raised:
         options.check_options(opt, str(tmp_path), is_train=True)
     assert message in str(raised.value)
+
+
+def test_whole_numbers_may_be_written_as_fractions_and_absent_ones_as_null(opt, tmp_path):
+    opt["val"]["val_freq"], opt["train"]["total_iter"] = 5e3, 4e5
+    opt["train"]["warmup_iter"] = None  # BasicSR compares it
+    options.check_options(opt, str(tmp_path), is_train=True)
+    assert opt["val"]["val_freq"] == 5000 and isinstance(opt["val"]["val_freq"], int)
+    assert opt["train"]["total_iter"] == 400000 and "warmup_iter" not in opt["train"]
 
 
 def test_options_that_basicsr_takes_for_granted_are_filled_in(opt, tmp_path):

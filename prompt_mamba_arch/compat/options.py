@@ -30,7 +30,7 @@ from basicsr.utils.registry import (
 )
 
 from prompt_mamba_arch.compat.imports import UnknownName
-from prompt_mamba_arch.errors import UserError, check_keys, did_you_mean, one_line
+from prompt_mamba_arch.errors import UserError, check_keys, check_number, did_you_mean, one_line
 from prompt_mamba_arch.weights import shipped_file
 
 # ------------------------------------------------------------------------------------------------- reading YAML
@@ -147,6 +147,16 @@ _NEEDED = {
     },
     False: {"": ("name", "model_type", "num_gpu", "datasets", "path")},
 }
+# section -> key -> the least whole number that it can be
+_WHOLE = {
+    "": {"manual_seed": 0},
+    "train": {"total_iter": 0, "warmup_iter": -1},
+    "logger": {"print_freq": 1, "save_checkpoint_freq": 1},
+    "val": {"val_freq": 1},
+    "datasets.train": {"num_worker_per_gpu": 0, "batch_size_per_gpu": 1},
+}
+_LARGEST_SEED = 2**32 - 1001  # each process adds its number, each worker another
+_REDUCED = ("L1Loss", "MSELoss", "CharbonnierLoss")  # with three ways to do so
 _PATH_KEYS = ("pretrain_network", "strict_load", "resume", "param_key")
 
 
@@ -169,6 +179,41 @@ def _check_needed(opt: Mapping, is_train: bool) -> None:
     for key in ("datasets", "path", "train", "logger", "val"):
         if not isinstance(opt.get(key, {}), Mapping):
             raise UserError(f"{key} must be a section of keys and values, not {opt[key]!r}")
+
+
+def _check_values(opt: dict) -> None:
+    """Values of the wrong kind are a TypeError or a division by zero where they are first needed, which may be after
+    the first thousand iterations; a run without a name writes into the folder of all runs."""
+    name = opt["name"]
+    if not isinstance(name, str) or name in ("", ".", "..") or any(sign in name for sign in "/\\"):
+        raise UserError(f"name must be a text that can name a folder, in quotes if it is a number, not {name!r}")
+    for where, keys in _WHOLE.items():
+        section = _section(opt, where)
+        for key, least in keys.items() if isinstance(section, Mapping) else ():
+            most = _LARGEST_SEED if key == "manual_seed" else float("inf")
+            check_number(section, key, least, most, whole=True, where=where)
+            if section.get(key) is not None:
+                section[key] = int(section[key])
+            else:
+                section.pop(key, None)
+    train_set = _section(opt, "datasets.train")
+    if isinstance(train_set, Mapping):
+        check_number(train_set, "dataset_enlarge_ratio", 0, above=True, where="datasets.train")
+    for key, section in (opt.get("train") or {}).items():
+        if key.endswith("_opt") and isinstance(section, Mapping):
+            check_number(section, "loss_weight", float("-inf"), where=f"train.{key}")
+            ways = (None, "none", "mean", "sum")
+            if section.get("type") in _REDUCED and section.get("reduction") not in ways:
+                raise UserError(f"train.{key}.reduction: {section['reduction']!r} is not one of none, mean, sum")
+    for key, value in (_section(opt, "train.scheduler") or {}).items():
+        for number in value if isinstance(value, list) else [value] if key == "gamma" else ():
+            check_number({key: number}, key, float("-inf"), where="train.scheduler")
+    for key, metric in (_section(opt, "val.metrics") or {}).items():
+        if isinstance(metric, Mapping):
+            check_number(metric, "crop_border", 0, whole=True, where=f"val.metrics.{key}")
+    for key, value in opt["path"].items():
+        if key.startswith("pretrain_network") and not isinstance(value, (str, list, type(None))):
+            raise UserError(f"path.{key} must name a file, not {value!r}")
 
 
 def _fill_in(opt: dict, is_train: bool) -> None:
@@ -247,7 +292,7 @@ def _check_types(opt: Mapping, is_train: bool) -> None:
                 raise UserError(f"path.{key} is an empty list; name a file, or write ~ for none")
     if _section(opt, "val.self_ensemble") and model.__module__.startswith("basicsr."):
         raise UserError(f"val.self_ensemble: {opt['model_type']} knows no such thing; PromptTwoPhaseModel does")
-    if issubclass(model, SRModel) and "network_g" not in opt:
+    if issubclass(model, SRModel) and opt.get("network_g") is None:
         raise UserError(f"the option file has no section 'network_g'{did_you_mean('network_g', opt)}")
     for key, section in opt.items():
         if key.startswith("network_") and section is not None:
@@ -317,6 +362,7 @@ def check_options(opt: dict, root: str, is_train: bool) -> None:
     """
     _check_needed(opt, is_train)
     _check_datasets(opt, is_train)
+    _check_values(opt)
     _fill_in(opt, is_train)
     _check_devices(opt)
     _check_types(opt, is_train)

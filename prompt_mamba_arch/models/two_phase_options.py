@@ -11,7 +11,7 @@ from basicsr.utils.registry import DATASET_REGISTRY, LOSS_REGISTRY, METRIC_REGIS
 from torch import nn
 
 from prompt_mamba_arch.data.dataset_options import GENERAL_KEYS
-from prompt_mamba_arch.errors import UserError, check_keys, did_you_mean
+from prompt_mamba_arch.errors import UserError, check_keys, check_number, did_you_mean
 
 __all__ = [
     "AMP_DTYPES",
@@ -84,16 +84,16 @@ def _check_train(opt: Mapping) -> None:
     for key in ("prompt_dropout", "sentence_share", "text_gate_std"):
         if phase == "pretrain" and key in train:
             raise UserError(f"train.{key} means nothing in phase pretrain, which reads no prompts; remove it")
-    _check_number(train, "prompt_dropout", 0, 1)
-    _check_number(train, "sentence_share", 0, 1)
+    check_number(train, "prompt_dropout", 0, 1, where="train")
+    check_number(train, "sentence_share", 0, 1, where="train")
     if train.get("sentence_share") is not None and not (opt.get("network_g") or {}).get("wishes"):
         raise UserError("train.sentence_share is for networks that are told wishes; write network_g.wishes: true")
-    _check_number(train, "text_gate_std", 0)
-    _check_number(train, "ema_decay", 0, 1, below=True)
-    _check_number(train, "grad_clip", 0, above=True)
-    _check_number(train, "accumulate", 1, whole=True)
-    _check_number(train, "total_iter", 0, whole=True)
-    _check_number(train, "warmup_iter", -1, whole=True)
+    check_number(train, "text_gate_std", 0, where="train")
+    check_number(train, "ema_decay", 0, 1, below=True, where="train")
+    check_number(train, "grad_clip", 0, above=True, where="train")
+    check_number(train, "accumulate", 1, whole=True, where="train")
+    check_number(train, "total_iter", 0, whole=True, where="train")
+    check_number(train, "warmup_iter", -1, whole=True, where="train")
 
     _check_intent(train, phase)
 
@@ -114,34 +114,10 @@ def _check_train(opt: Mapping) -> None:
             raise UserError(f"train.{key} lacks 'type'")
     if train["optim_g"].get("lr") is None:
         raise UserError("train.optim_g lacks 'lr'")
-    _check_number(train["optim_g"], "lr", 0, where="train.optim_g")
-    _check_number(train["optim_g"], "weight_decay", 0, where="train.optim_g")
+    check_number(train["optim_g"], "lr", 0, where="train.optim_g")
+    check_number(train["optim_g"], "weight_decay", 0, where="train.optim_g")
     _check_losses(train)
     _check_freeze(train.get("freeze"))
-
-
-def _check_number(
-    section: Mapping,
-    key: str,
-    least: float,
-    most: float = float("inf"),
-    *,
-    whole: bool = False,
-    above: bool = False,
-    below: bool = False,
-    where: str = "train",
-) -> None:
-    """A number from `least` to `most`; `above`, `below`: without the end itself. None is allowed: it means absent."""
-    value = section.get(key)
-    if value is None:
-        return
-    good = isinstance(value, (int, float)) and not isinstance(value, bool) and least <= value <= most
-    good = good and (not whole or float(value).is_integer())  # BasicSR's option files write 4e5 iterations
-    if not good or (above and value == least) or (below and value == most):
-        start = "greater than" if above else "from"
-        end = "" if most == float("inf") else f" and less than {most}" if below else f" to {most}"
-        number = "whole number" if whole else "number"
-        raise UserError(f"{where}.{key} must be a {number} {start} {least}{end}, not {value!r}")
 
 
 def _check_losses(train: Mapping) -> None:
@@ -171,7 +147,7 @@ def _check_intent(train: Mapping, phase: str) -> None:
         check_keys(section, ("loss_weight",), "train.intent_opt")
     if not isinstance(section, Mapping) or section.get("loss_weight") is None:
         raise UserError("train.intent_opt lacks 'loss_weight'; write intent_opt: {loss_weight: 0.1}")
-    _check_number(section, "loss_weight", 0, above=True, where="train.intent_opt")
+    check_number(section, "loss_weight", 0, above=True, where="train.intent_opt")
 
 
 def _check_freeze(freeze: object) -> None:
