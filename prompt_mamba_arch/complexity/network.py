@@ -63,7 +63,8 @@ def open_network(spec: str, device: str | torch.device = "auto", *, tell=warning
 def label_of(spec: str) -> str:
     """A short name: the file's, or the architecture's."""
     if spec.lstrip().startswith("{"):
-        return str(_inline(spec)["type"])
+        found = _inline(spec)
+        return str(found.get("arch") or found["type"])  # of SpandrelArch
     path = Path(spec)
     return path.stem if path.suffix.lower() in (*_OPTION_FILES, ".pth", ".safetensors") else path.name or spec
 

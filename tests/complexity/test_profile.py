@@ -11,6 +11,7 @@ import torch
 from prompt_mamba_arch import cli
 from prompt_mamba_arch.complexity import open_network, profile
 from prompt_mamba_arch.complexity.peak import main, peak_memory
+from prompt_mamba_arch.complexity.profile import labels_for
 from prompt_mamba_arch.complexity.timing import medians
 from prompt_mamba_arch.errors import UserError
 
@@ -52,6 +53,11 @@ def test_networks_by_what_is_written(checkpoint, net, option_file, tmp_path):
     ):
         with pytest.raises(UserError, match=said):
             open_network(spec, tell=told.append)
+
+
+def test_networks_of_spandrel_are_called_by_their_architecture():
+    specs = ["tiny", INLINE, "{type: SpandrelArch, arch: NAFNet}", "{type: SpandrelArch, arch: SCUNet}"]
+    assert labels_for(specs) == ["tiny", "PromptMamba", "NAFNet", "SCUNet"]
 
 
 def test_the_command(run, option_file, tmp_path):
