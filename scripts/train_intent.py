@@ -149,7 +149,7 @@ def train(args: argparse.Namespace) -> None:
     val = requests("val", args.val_count, args.seed)
     val_texts, val_truth = [request.text for request in val], labels(val)
     network = IntentNetwork(kinds=KINDS, width=args.width, encoder={"adapted": args.adapted, "rank": args.rank})
-    start = _start(args.start, network) if args.start else None
+    start = _start(args.start, network) if args.start else []
     averaged = copy.deepcopy(network)  # the last hundred steps' mean reads better than any one of them
     for one in (network, averaged):
         one.encoder.attach(encoder.weights())
@@ -202,12 +202,13 @@ def train(args: argparse.Namespace) -> None:
     record = {
         "command": "python scripts/train_intent.py",
         "requests": step * args.batch, "steps": step, "of_steps": args.steps,
-        "started_from": start, "step_kept": step_kept, "seed": args.seed,
+        "step_kept": step_kept, "seed": args.seed,
         "learning_rate": args.lr, "minutes": round((time.time() - started) / 60, 1),
         "processor_minutes": round((time.process_time() - cpu) / 60, 1),
         "val_macro_f1": round(score_of(averaged.head, predict(averaged, encoder, val_texts), val_truth), 4),
         "temperature": [round(float(t), 3) for t in averaged.head.temperature],
         "encoder": "sentence-transformers/all-MiniLM-L6-v2", "torch": torch.__version__,
+        "before": start,
     }  # fmt: skip
     _write(args.output, tensors, averaged.config, record)
 
@@ -235,24 +236,37 @@ def average(args: argparse.Namespace) -> None:
     network.load_state_dict({name: value.float() for name, value in tensors.items()})
     network.encoder.attach(encoder.weights())
     score = score_of(network.head, predict(network, encoder, [request.text for request in val]), labels(val))
-    records = [network.training_record for network in networks]
+    runs = _once(run for network in networks for run in _runs(network.training_record))
     record = {
         "command": "python scripts/train_intent.py --average",
-        "requests": sum(one["requests"] for one in records),
         "val_macro_f1": round(score, 4),
-        "mean_of": records,
+        "mean_of": [network.training_record["val_macro_f1"] for network in networks],
+        "before": runs,
     }
     _write(args.output, tensors, networks[0].config, record)
 
 
-def _start(path: Path, network: IntentNetwork) -> dict:
-    """Takes over what an earlier training wrote, and gives its record."""
+def _runs(record: Mapping) -> list[dict]:
+    """All trainings that a file comes from, itself included, in their order. A file of a time when records held those
+    of the files before them is read, too."""
+    earlier = [record["started_from"]] if record.get("started_from") else record.get("mean_of", [])
+    nested = [run for one in earlier if isinstance(one, Mapping) for run in _runs(one)]
+    own = {key: value for key, value in record.items() if key not in ("started_from", "mean_of", "before")}
+    return _once([*nested, *(record.get("before") or []), own])
+
+
+def _once(runs: Iterable[dict]) -> list[dict]:
+    return list({json.dumps(run, sort_keys=True): run for run in runs}.values())
+
+
+def _start(path: Path, network: IntentNetwork) -> list[dict]:
+    """Takes over what an earlier training wrote, and gives the records of all that led to it."""
     earlier = load_network(path)
     if earlier.config != network.config:
         raise UserError(f"--start: {path} is a network of another shape")
     network.load_state_dict(earlier.state_dict())
     network.head.temperature.fill_(1)
-    return earlier.training_record
+    return _runs(earlier.training_record)
 
 
 def _asked_to_stop() -> list[int]:

@@ -33,10 +33,6 @@ _WORDS = {
     "holes": "missing or covered parts",
 }
 BLURS = ("defocus", "motion")
-# so sure must it be that nothing, or no restoration, is asked for: who is misread so gets nothing at all
-_CERTAIN = 0.7
-# below it a kind is not even a guess
-_GUESS = 0.3
 
 
 @dataclass(frozen=True)
@@ -63,12 +59,8 @@ class Intent:
 
     @property
     def meant(self) -> str:
-        """The one of `asks` that is acted on: in doubt restoration, as doing nothing is the worse mistake; but not for
-        a sentence that is more likely unrelated than not, and of which there is no guess what shall go."""
-        guess = max(self.everything, *self.remove.values()) >= _GUESS
-        if self.asks["restoration"] >= 1 - _CERTAIN and (guess or self.asks["unrelated"] < 0.5):
-            return "restoration"
-        return "nothing" if self.asks["nothing"] >= self.asks["unrelated"] else "unrelated"
+        """The likeliest of `asks`, which is acted on."""
+        return max(self.asks, key=self.asks.get)
 
     @property
     def clear(self) -> bool:

@@ -28,14 +28,20 @@ from tqdm import tqdm
 
 import prompt_mamba_arch  # noqa: F401
 from prompt_mamba_arch.archs.prompt_mamba_arch import PromptMamba
+from prompt_mamba_arch.checkpoint_files import build_network
 from prompt_mamba_arch.data import KINDS, render, sample_recipe
 from prompt_mamba_arch.data.image_source import ImageSource, to_float
 from prompt_mamba_arch.errors import replace_on_success
 from prompt_mamba_arch.losses.psnr_loss import PSNRLoss
 
-# name -> arguments beside `size: tiny`
+# name -> arguments beside `size: tiny`, or another network with its `type`
 VARIANTS: dict[str, dict] = {
     "tiny": {},
+    # Chen et al. 2022, of the same latency: scripts/equal_budget.py chose the width
+    "NAFNet": {
+        **{"type": "SpandrelArch", "arch": "NAFNet", "width": 14},
+        **{"enc_blk_nums": [1, 1, 1, 4], "middle_blk_num": 1, "dec_blk_nums": [1, 1, 1, 1]},
+    },
     "convolution at every level": {"mixers": ["conv", "conv", "conv"]},
     "scan at every level": {"mixers": ["scan", "scan", "scan"]},
     "conv, scan, scan": {"mixers": ["conv", "scan", "scan"]},
@@ -131,7 +137,8 @@ def tensor(images: np.ndarray) -> torch.Tensor:
 
 def train_one(arguments: dict, data: dict[str, np.ndarray], seconds: float, seed: int) -> tuple[torch.nn.Module, int]:
     torch.manual_seed(seed)
-    net = PromptMamba(size="tiny", **arguments).train()
+    net = build_network(arguments, "variant") if "type" in arguments else PromptMamba(size="tiny", **arguments)
+    net.train()
     optimizer = torch.optim.AdamW(net.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.99), weight_decay=0)
     criterion = PSNRLoss(loss_weight=0.023)
     average = {name: value.clone() for name, value in net.state_dict().items()}
