@@ -236,27 +236,19 @@ def average(args: argparse.Namespace) -> None:
     network.load_state_dict({name: value.float() for name, value in tensors.items()})
     network.encoder.attach(encoder.weights())
     score = score_of(network.head, predict(network, encoder, [request.text for request in val]), labels(val))
-    runs = _once(run for network in networks for run in _runs(network.training_record))
+    runs = [run for network in networks for run in _runs(network.training_record)]
     record = {
         "command": "python scripts/train_intent.py --average",
         "val_macro_f1": round(score, 4),
         "mean_of": [network.training_record["val_macro_f1"] for network in networks],
-        "before": runs,
+        "before": list({json.dumps(run): run for run in runs}.values()),  # what they share once
     }
     _write(args.output, tensors, networks[0].config, record)
 
 
 def _runs(record: Mapping) -> list[dict]:
-    """All trainings that a file comes from, itself included, in their order. A file of a time when records held those
-    of the files before them is read, too."""
-    earlier = [record["started_from"]] if record.get("started_from") else record.get("mean_of", [])
-    nested = [run for one in earlier if isinstance(one, Mapping) for run in _runs(one)]
-    own = {key: value for key, value in record.items() if key not in ("started_from", "mean_of", "before")}
-    return _once([*nested, *(record.get("before") or []), own])
-
-
-def _once(runs: Iterable[dict]) -> list[dict]:
-    return list({json.dumps(run, sort_keys=True): run for run in runs}.values())
+    """All trainings and means that a file comes from, itself included, in their order."""
+    return [*record["before"], {key: value for key, value in record.items() if key != "before"}]
 
 
 def _start(path: Path, network: IntentNetwork) -> list[dict]:
