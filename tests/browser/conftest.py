@@ -30,7 +30,7 @@ def visit(browser):
 
     def visit(address, **options):
         context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
-        context.set_default_timeout(20_000)
+        context.set_default_timeout(60_000)  # other tests may run beside them
         contexts.append(context)
         page = context.new_page()
         page.on("pageerror", lambda error: faults.append(f"{error}"))

@@ -59,7 +59,7 @@ def test_patterns_do_not_lead_out_of_the_output_folder(tmp_path, run, save, list
     save(tmp_path / "escaped" / "2.png")
     monkeypatch.chdir(tmp_path / "home")
     run("restore", "-i", "*/../../escaped/*.png", "-o", "out", code=0)
-    assert listing(tmp_path) == ["escaped/2.png", "home/a/1.png", "home/out/2.png"]
+    assert listing(tmp_path) == ["escaped/2.png", "home/a/1.png", "home/out/.prompt_mamba_results", "home/out/2.png"]
 
 
 def test_links_that_lead_nowhere(tmp_path, run, save, listing):
