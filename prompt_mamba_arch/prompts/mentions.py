@@ -43,10 +43,10 @@ WORDS: Mapping[str, str] = {
     r"contre-jour|obscurity",
     "holes": r"hole|missing (?!res|light|flash|pixels of)|inpaint|watermark|scratch|(?<!pixelated )text\b|letters?\b|"
     r"logo|caption|(?<!postage-)(?<!postage )stamp\b|torn|tear|crack|blank|empty|gap|mask|scribbl|stain|strokes?|"
-    r"crease|lettering|writing|overlay|damaged|lost (?!res|detail|in\b|to\b)|cover(?:ed)?\b|"
+    r"crease|lettering|writing|overlay|damaged|lost (?!res|detail|in\b|to\b)|cover(?:ed|ing|s)?\b|"
     r"erased (?:area|part|patch|region)|rectangle|cut-?outs?\b|corrupted (?:area|part|block|square|patch)|dust\b|dirt|"
     r"folds?\b|paint\b|ink\b|crayon|marker|drawn|emulsion|"
-    r"dead (?:area|part)|absent|vacant|void|hollow|cavity|occlu|obstruct|cover(?:s|ing)\b|hidden (?:part|area)|sticker|"
+    r"dead (?:area|part)|absent|vacant|void|hollow|cavity|occlu|obstruct|hidden (?:part|area)|sticker|"
     r"label\b|tape\b|subtitle|doodle|scrawl|signature|autograph|trademark|banner|emblem|crest\b|emoji|smiley|"
     r"barcode|redact|censor|sellotape|glue|mould|mildew|fungus|stuck on|water damage|burn(?:t|ed)? (?:mark|corner)|"
     r"scorch|singed|charred|peel|flak|scuff|scrape|nicks\b|gouge|puncture|rips?\b|slits?\b|pinhole|blots?\b|"
