@@ -42,7 +42,9 @@ def build(workshop: Workshop) -> gr.Blocks:
     """The page for a workshop; `server.create` serves it, with the pictures and files that it links to."""
     limits = workshop.limits
     boxes = [(label, kind) for kind, label in LABELS.items()]
-    quiet = {"api_visibility": "private", "show_progress": "hidden"}
+    # Only what takes long goes through Gradio's queue: its client drops an event that is sent between the last word of
+    # the queue's stream and the stream's end, and wishes are read at every key.
+    quiet = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
 
     with gr.Blocks(title="PromptMamba", analytics_enabled=False, delete_cache=(60, round(limits.idle_seconds))) as page:
         gr.HTML(
@@ -204,15 +206,15 @@ def build(workshop: Workshop) -> gr.Blocks:
             open_photo, upload, [upload, *shown], concurrency_limit=2, show_progress_on=stage, api_visibility="private"
         )
         reading = {"fn": read_wish, "inputs": wish, "outputs": [understood, remove, keep, read_for]}
-        wish.change(**reading, trigger_mode="always_last", concurrency_limit=4, **quiet)
+        wish.change(**reading, trigger_mode="always_last", **quiet)
         for button in suggestions:
-            button.click(lambda text=button.value: text, None, wish, queue=False, **quiet)
+            button.click(lambda text=button.value: text, None, wish, **quiet)
         ticked = {"inputs": [wish, remove, keep], "outputs": understood}
-        apart = {"queue": False, **quiet}  # what is ticked in one group is unticked in the other
-        remove.input(lambda a, b: [kind for kind in b if kind not in a], [remove, keep], keep, **apart).then(
+        # what is ticked in one group is unticked in the other
+        remove.input(lambda a, b: [kind for kind in b if kind not in a], [remove, keep], keep, **quiet).then(
             corrected, **ticked, **quiet
         )
-        keep.input(lambda a, b: [kind for kind in b if kind not in a], [keep, remove], remove, **apart).then(
+        keep.input(lambda a, b: [kind for kind in b if kind not in a], [keep, remove], remove, **quiet).then(
             corrected, **ticked, **quiet
         )
         work = {
@@ -226,11 +228,10 @@ def build(workshop: Workshop) -> gr.Blocks:
             "trigger_mode": "once",
         }
         gr.on([restore.click, wish.submit], **work)
-        stop.click(halt, None, None, queue=False, **quiet)
+        stop.click(halt, None, None, **quiet)
         undo.click(step(Session.undo, "One step back."), None, shown, **quiet)
         go_on.click(step(Session.go_on, "The next wish is done to this result."), None, shown, **quiet)
         page.unload(leave)
-        page.load(lambda: view(None, _START), None, shown, **quiet)  # a page that is loaded again begins anew
     page.queue(max_size=10 * limits.sessions, default_concurrency_limit=8, api_open=False)
     # threads that wait for their turn must not stop the others; `launch`, which is not used, would set this
     page.limiter = CapacityLimiter(limits.jobs + limits.waiting + 40)

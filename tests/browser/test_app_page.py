@@ -223,6 +223,64 @@ def test_what_cannot_be_read_is_refused_in_plain_words(open_page, picture):
     _said(page, "Ready")
 
 
+def test_what_the_page_asks_by_itself_takes_no_photo_away(open_page, picture):
+    page, held = open_page(), []
+
+    def hold(route):
+        if "holiday.png" in (route.request.post_data or ""):
+            route.continue_()
+        else:
+            held.append(route)
+
+    page.route("**/queue/join*", hold)
+    page.reload()
+    page.wait_for_selector("#pm-upload input[type=file]", state="attached")
+    _send(page, picture[0])
+    _said(page, "Ready")
+    for route in held:
+        route.continue_()
+    page.wait_for_timeout(1000)
+    assert "Ready" in page.inner_text("#pm-status") and page.locator(".pm-stage").count() == 1
+
+
+_LATE_STREAM = """
+const now = window.fetch;
+window.fetch = async (...request) => {
+  const answer = await now(...request);
+  if (!answer.url.includes("queue/data")) return answer;
+  const late = new TransformStream({
+    async transform(text, out) {
+      for (const message of text.split(/(?<=\\n\\n)/)) {
+        out.enqueue(message);
+        await new Promise((done) => setTimeout(done, 400));
+      }
+    },
+  });
+  const body = answer.body.pipeThrough(new TextDecoderStream()).pipeThrough(late).pipeThrough(new TextEncoderStream());
+  return new Response(body, { status: answer.status, headers: answer.headers });
+};
+"""
+
+
+def test_restore_is_heard_just_after_the_wish_was_read(open_page, picture):
+    """Gradio's client drops an event that it sends between the last word of its stream and the stream's end."""
+    page = open_page()
+    page.add_init_script(_LATE_STREAM)
+    page.reload()
+    page.wait_for_selector("#pm-upload input[type=file]", state="attached")
+    _send(page, picture[0])
+    _said(page, "Ready")
+    page.wait_for_timeout(1000)
+    _wish(page, "take the grain out", "remove noise")
+    page.press("#pm-wish textarea", "Enter")
+    page.wait_for_selector(".pm-after")
+    page.wait_for_timeout(1000)
+    page.click("#pm-go-on")
+    _said(page, "next wish")
+    page.click("#pm-restore")
+    _said(page, "^Done")
+
+
 def test_on_a_phone_in_the_dark(open_page, picture, phone, workshop):
     page = open_page(**phone, color_scheme="dark")
     _send(page, picture[0])
