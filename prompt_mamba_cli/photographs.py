@@ -7,7 +7,7 @@ import glob
 import itertools
 import os
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -62,13 +62,16 @@ def collect(inputs: Sequence[str], output: str, compare: bool = False) -> tuple[
         if source.is_dir():
             if target.exists() and not target.is_dir():
                 raise Mistake(f"{str(target)!r} is a file, and a folder is restored into a folder")
+            brought = _brought_by_a_shell(source, inputs)
             if source.resolve() == target.resolve():
-                if len(inputs) > 1 and (source / _MARK).exists():  # a shell's * brings it
+                if brought:
                     passed_over.append(f"{text!r} is passed over: the results go there")
                     continue
                 raise Mistake("the output folder is the input folder; name another one, so that no original is lost")
-            inside, missed, results = _below(source, target)
-            said = _said_of(missed, results)
+            if brought:
+                passed_over.append(f"{text!r} is passed over: it holds results of an earlier run")
+                continue
+            inside, said = _below(source, target, passed := _PassedOver()), passed.said()
             if not inside:
                 more = f"; {said}" if said else ""
                 raise Mistake(f"the folder {str(source)!r} holds no images ({', '.join(SUFFIXES)}){more}")
@@ -80,11 +83,12 @@ def collect(inputs: Sequence[str], output: str, compare: bool = False) -> tuple[
                 alone = source
             if len(inputs) > 1 and source.suffix.lower() not in SUFFIXES:  # a shell's * brings them
                 passed_over.append(f"{text!r} is passed over: its suffix is none of {', '.join(SUFFIXES)}")
+            elif _is_comparison(source.name) and text[: -len(_COMPARISON)] in inputs:  # and these
+                passed_over.append(f"{text!r} is passed over: it shows before and after")
             else:
                 found.setdefault(source, Path(source.name))
         elif glob.has_magic(text):
-            matches, results = _matches(text, target)
-            said = _said_of([], results)
+            matches, said = _matches(text, target, passed := _PassedOver()), passed.said()
             if not matches:
                 more = f"; {said}" if said else ""
                 raise Mistake(f"no image matches {text!r} ({', '.join(SUFFIXES)}){more}")
@@ -126,84 +130,93 @@ def _into_folder(found: Mapping[Path, Path], target: Path) -> list[Job]:
     return [Job(path, target / found[path]) for path in sorted(found, key=_natural)]
 
 
-def _below(folder: Path, target: Path) -> tuple[list[Path], list[Path], list[Path]]:
-    """The photographs below a folder; what else somebody may have meant: films, pictures that are not read, and folders
-    that cannot be; and results of earlier runs, without those in `target`.
+class _PassedOver:
+    """What was met and is not restored: films and pictures that are not read, folders that cannot be, and results of
+    earlier runs."""
 
-    Without what is hidden.
-    """
-    there, found, missed, results = target.resolve(), [], [], []
-    for place, inside, files in os.walk(folder, onerror=lambda error: missed.append(Path(error.filename))):
+    def __init__(self) -> None:
+        self.missed: set[Path] = set()
+        self.unreadable: set[Path] = set()
+        self.results: set[Path] = set()
+
+    def said(self) -> str:
+        """In plain words; empty if there is nothing."""
+        films = sum(map(is_film, self.missed))
+        kinds = sorted({path.suffix.lower() for path in self.missed if not is_film(path)})
+        folders = sorted(map(str, self.unreadable))
+        said = []
+        if kinds:
+            said.append(f"pictures of a kind that is not read ({len(self.missed) - films}: {', '.join(kinds)})")
+        if films:
+            said.append(f"films, which must be named one by one ({films})")
+        if folders:
+            said.append(f"folders that cannot be read ({len(folders)}: {folders[0]!r}{', …' * (len(folders) > 1)})")
+        if self.results:
+            said.append(f"results of earlier runs ({len(self.results)})")
+        return " and ".join(said) + " are passed over" if said else ""
+
+
+def _below(folder: Path, target: Path, passed: _PassedOver) -> list[Path]:
+    """The photographs below a folder, without what is hidden and what lies in `target`."""
+    there, found = target.resolve(), []
+    for place, inside, files in os.walk(folder, onerror=lambda error: passed.unreadable.add(Path(error.filename))):
         if _MARK in files and Path(place) != folder:
             inside.clear()
-            results += filter(lambda path: _looks_like_photograph(path.name), Path(place).rglob("*"))
+            passed.results.update(path for path in Path(place).rglob("*") if _looks_like_photograph(path.name))
             continue
         inside[:] = [name for name in inside if not name.startswith(".") and Path(place, name).resolve() != there]
         for name in files:
             if _is_comparison(name):
-                results.append(Path(place, name))
+                passed.results.add(Path(place, name))
             elif _looks_like_photograph(name):
                 found.append(Path(place, name))
-            elif not name.startswith(".") and Path(name).suffix.lower() in (*_READ_FILMS, *_OTHER_PICTURES):
-                missed.append(Path(place, name))
-    return found, missed, results
+            elif _is_missed(name):
+                passed.missed.add(Path(place, name))
+    return found
 
 
-def _said_of(missed: Sequence[Path], results: Collection[Path]) -> str:
-    """In plain words; empty if there are none."""
-    films = [path for path in missed if is_film(path)]
-    pictures = [path for path in missed if path.suffix.lower() in _OTHER_PICTURES]
-    folders = [str(path) for path in missed if path not in (*films, *pictures)]
-    said = []
-    if pictures:
-        kinds = ", ".join(sorted({path.suffix.lower() for path in pictures}))
-        said.append(f"pictures of a kind that is not read ({len(pictures)}: {kinds})")
-    if films:
-        said.append(f"films, which must be named one by one ({len(films)})")
-    if folders:
-        more = ", …" * (len(folders) > 1)
-        said.append(f"folders that cannot be read ({len(folders)}: {folders[0]!r}{more})")
-    if results:
-        said.append(f"results of earlier runs ({len(results)})")
-    return " and ".join(said) + " are passed over" if said else ""
-
-
-def _matches(pattern: str, target: Path) -> tuple[list[tuple[Path, Path]], set[Path]]:
-    """(photograph, its path below the output folder) for all that a pattern stands for, and results of earlier runs,
-    without those in `target`."""
+def _matches(pattern: str, target: Path, passed: _PassedOver) -> list[tuple[Path, Path]]:
+    """(photograph, its path below the output folder) for all that a pattern stands for."""
     pattern = os.path.expanduser(pattern)
     fixed = _fixed(pattern)
     there, here = target.resolve(), fixed.resolve()
-    found, results = [], set()
+    for_results = there == here or there in here.parents  # results of this command are input only for such a pattern
+    found = []
     for match in glob.glob(pattern, recursive=True):
         path = Path(match)
+        if not for_results and there in (path.resolve(), *path.resolve().parents):
+            continue
         if path.is_dir():
-            photos, _, passed = _below(path, target)
-            results.update(passed)
+            photos = _below(path, target, passed)
         else:
             photos = [path] * _looks_like_photograph(path.name)
+            passed.missed.update([path] * _is_missed(path.name))
         for photo in photos:
-            # results of this command's earlier run are no input, unless the pattern is for them
-            if there in photo.resolve().parents and there != here and there not in here.parents:
-                continue
             if _is_result(photo, fixed):
-                results.add(photo)
+                passed.results.add(photo)
                 continue
             place = photo.relative_to(fixed)
             found.append((photo, Path(photo.name) if ".." in place.parts else place))  # never out of the folder
-    return found, results
+    return found
 
 
 def _fixed(pattern: str) -> Path:
     """The part of a pattern that has no wildcard."""
     parts = Path(pattern).parts
-    return Path(*parts[: next(i for i, part in enumerate(parts) if glob.has_magic(part))])
+    return Path(*itertools.takewhile(lambda part: not glob.has_magic(part), parts))
 
 
 def _is_result(photo: Path, fixed: Path) -> bool:
     """Whether it is a comparison, or lies in a folder of results below `fixed`."""
     inner = itertools.takewhile(lambda place: place != fixed, photo.parents)
     return _is_comparison(photo.name) or any((place / _MARK).exists() for place in inner)
+
+
+def _brought_by_a_shell(folder: Path, inputs: Sequence[str]) -> bool:
+    """Whether it holds results, and what lies beside it, which are none, is named, too, as by a shell's `*`."""
+    others = (Path(text).expanduser() for text in inputs)
+    beside = (it for it in others if it.parent == folder.parent and it != folder and not (it / _MARK).exists())
+    return (folder / _MARK).exists() and any(beside)
 
 
 def _is_comparison(name: str) -> bool:
@@ -215,20 +228,25 @@ def mark_results(inputs: Sequence[str], output: str) -> None:
     """Marks an output folder that lies among the photographs, so that later runs know results when they meet them; a
     folder that holds other files already is not marked, nor is one for a single photograph."""
     target = Path(output).expanduser()
-    if target.suffix.lower() in SUFFIXES or (target.exists() and (not target.is_dir() or any(target.iterdir()))):
-        return
     sources = [Path(text).expanduser() for text in inputs]
-    if len(sources) == 1 and sources[0].is_file():
-        return
-    roots = [it if it.is_dir() else it.parent if it.exists() else _fixed(str(it)) for it in sources]
-    if any(root.resolve() in target.resolve().parents or (root / _MARK).exists() for root in roots):
-        target.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):  # a hint, for whose sake no run shall fail
+        if target.suffix.lower() in SUFFIXES or (target.exists() and (not target.is_dir() or any(target.iterdir()))):
+            return
+        if len(sources) == 1 and sources[0].is_file():
+            return
+        roots = [it if it.is_dir() else it.parent if it.exists() else _fixed(str(it)) for it in sources]
+        if any(root.resolve() in target.resolve().parents or (root / _MARK).exists() for root in roots):
+            target.mkdir(parents=True, exist_ok=True)
             (target / _MARK).touch()
 
 
 def _looks_like_photograph(name: str) -> bool:
     return not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES
+
+
+def _is_missed(name: str) -> bool:
+    """Whether somebody may have meant it, too."""
+    return not name.startswith(".") and Path(name).suffix.lower() in (*_READ_FILMS, *_OTHER_PICTURES)
 
 
 def _natural(path: Path) -> list:

@@ -331,7 +331,8 @@ def _received(folder: Path) -> tuple[Path, str]:
         shutil.copyfileobj(sys.stdin.buffer, file)
     if path.stat().st_size == 0:
         raise Mistake("standard input is empty")
-    return path, _suffix(path, "standard input")
+    suffix = _suffix(path, "standard input")
+    return path.rename(path.with_suffix(suffix)), suffix
 
 
 def _named(name: str) -> tuple[Path, str]:

@@ -248,7 +248,7 @@ def average(args: argparse.Namespace) -> None:
 
 def _runs(record: Mapping) -> list[dict]:
     """All trainings and means that a file comes from, itself included, in their order."""
-    return [*record["before"], {key: value for key, value in record.items() if key != "before"}]
+    return [*record.get("before", []), {key: value for key, value in record.items() if key != "before"}]
 
 
 def _start(path: Path, network: IntentNetwork) -> list[dict]:

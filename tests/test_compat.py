@@ -206,6 +206,9 @@ def change(opt: dict, keys: str, value: object) -> None:
         ("train:scheduler:milestones", [1, "x"], "train.scheduler.milestones must be a number"),
         ("val:val_freq", 0, "val.val_freq must be a whole number from 1, not 0"),
         ("val:metrics:psnr:crop_border", "x", "val.metrics.psnr.crop_border must be a whole number from 0"),
+        ("train:scheduler", "MultiStepLR", "train.scheduler must be a section of keys and values, not 'MultiStepLR'"),
+        ("train:scheduler:type", ["a"], "train.scheduler.type must be a text"),
+        ("val:metrics", "psnr", "val.metrics must be a section of keys and values, not 'psnr'"),
         ("logger:print_freq", 0, "logger.print_freq must be a whole number from 1, not 0"),
         ("logger:save_checkpoint_freq", "x", "logger.save_checkpoint_freq must be a whole number from 1, not 'x'"),
     ],
@@ -221,9 +224,11 @@ def test_mistakes_are_found_before_a_folder_is_made(opt, without_gpu, tmp_path, 
 def test_whole_numbers_may_be_written_as_fractions_and_absent_ones_as_null(opt, tmp_path):
     opt["val"]["val_freq"], opt["train"]["total_iter"] = 5e3, 4e5
     opt["train"]["warmup_iter"] = None  # BasicSR compares it
+    opt["val"]["metrics"]["psnr"]["crop_border"] = 4.0  # a slice of which is a TypeError
     options.check_options(opt, str(tmp_path), is_train=True)
     assert opt["val"]["val_freq"] == 5000 and isinstance(opt["val"]["val_freq"], int)
     assert opt["train"]["total_iter"] == 400000 and "warmup_iter" not in opt["train"]
+    assert isinstance(opt["val"]["metrics"]["psnr"]["crop_border"], int)
 
 
 def test_options_that_basicsr_takes_for_granted_are_filled_in(opt, tmp_path):

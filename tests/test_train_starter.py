@@ -12,7 +12,9 @@ import pytest
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "train_starter.sh"
 
 
-@pytest.mark.parametrize("optim", ["raise ImportError", "class Muon:\n    def __init__(self, params, lr): ..."])
+@pytest.mark.parametrize(
+    "optim", ["raise ImportError", "class Muon:\n    def __init__(self, params, lr): ..."], ids=["none", "old"]
+)
 def test_a_missing_or_old_timm_is_said_before_the_first_phase(tmp_path, optim):
     stand_in = tmp_path / "packages" / "timm" / "optim"
     stand_in.mkdir(parents=True)
@@ -27,4 +29,4 @@ def test_a_missing_or_old_timm_is_said_before_the_first_phase(tmp_path, optim):
     )  # fmt: skip
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.startswith("train_starter: the optimizer Muon") and "timm>=1.0.27" in done.stderr, done.stderr
-    assert len(done.stderr.splitlines()) == 1 and not (tmp_path / "out").exists()
+    assert "Traceback" not in done.stderr and not (tmp_path / "out").exists()

@@ -205,12 +205,19 @@ def _check_values(opt: dict) -> None:
             ways = (None, "none", "mean", "sum")
             if section.get("type") in _REDUCED and section.get("reduction") not in ways:
                 raise UserError(f"train.{key}.reduction: {section['reduction']!r} is not one of none, mean, sum")
+    for where in ("train.scheduler", "val.metrics"):
+        if not isinstance(_section(opt, where), (Mapping, type(None))):
+            raise UserError(f"{where} must be a section of keys and values, not {_section(opt, where)!r}")
+    if not isinstance(_section(opt, "train.scheduler.type"), (str, type(None))):
+        raise UserError(f"train.scheduler.type must be a text, not {_section(opt, 'train.scheduler.type')!r}")
     for key, value in (_section(opt, "train.scheduler") or {}).items():
         for number in value if isinstance(value, list) else [value] if key == "gamma" else ():
             check_number({key: number}, key, float("-inf"), where="train.scheduler")
     for key, metric in (_section(opt, "val.metrics") or {}).items():
         if isinstance(metric, Mapping):
             check_number(metric, "crop_border", 0, whole=True, where=f"val.metrics.{key}")
+            if metric.get("crop_border") is not None:
+                metric["crop_border"] = int(metric["crop_border"])
     for key, value in opt["path"].items():
         if key.startswith("pretrain_network") and not isinstance(value, (str, list, type(None))):
             raise UserError(f"path.{key} must name a file, not {value!r}")

@@ -171,6 +171,7 @@ def mend_load_network() -> None:
                     f"pretrained network: {str(load_path)!r} has no {param_key!r}, it has {keys}; set path.param_key_g "
                     "to one of these, or to ~ if they are the weights themselves"
                 )
+            get_root_logger().info(f"{load_path} has no {param_key}; params are taken.")
             param_key = "params"
         state = loaded if param_key is None else loaded[param_key]
         if not isinstance(state, MutableMapping):

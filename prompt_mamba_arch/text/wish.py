@@ -56,8 +56,7 @@ class Wish:
 
     @classmethod
     def of(cls, intent: Intent) -> Wish:
-        """The likeliest wish; in doubt rather to do something than nothing. A restoration that is asked for, but not
-        clearly of what, is of the likeliest kind."""
+        """The likeliest wish. A restoration that is asked for, but not clearly of what, is of the likeliest kind."""
         if intent.meant != "restoration":
             return cls(())
         staying = any(value >= 0.5 for value in intent.keep.values())

@@ -108,10 +108,9 @@ def test_from_upload_to_download(open_page, picture):
     _said(page, "next wish")
     _restore(page)
     assert not np.array_equal(np.asarray(_download(page, "PNG")[0].convert("RGB")), first)
-    for _ in range(2):
+    for state in ("detached", "visible"):
         page.click("#pm-undo")
-        _said(page, "One step back")
-        page.wait_for_timeout(200)
+        page.wait_for_selector(".pm-after", state=state)
     assert np.array_equal(np.asarray(_download(page, "PNG")[0].convert("RGB")), first)
     page.click("#pm-undo")
     page.wait_for_selector(".pm-after", state="detached")

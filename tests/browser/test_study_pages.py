@@ -57,7 +57,7 @@ def test_from_consent_to_report(visit, study, tmp_path):
     for position in range(6):
         page.wait_for_selector(f"text={position + 1} of 6")
         loaded = "[...document.querySelectorAll('.pictures img')].every(i => i.complete && i.naturalWidth === 128)"
-        for _ in range(200):  # wait_for_function would evaluate text, which the page forbids
+        for _ in range(1200):  # wait_for_function would evaluate text, which the page forbids
             if page.evaluate(loaded):
                 break
             page.wait_for_timeout(50)
@@ -72,7 +72,7 @@ def test_from_consent_to_report(visit, study, tmp_path):
         page.keyboard.press(_key(store.trial(1, position)))
     page.wait_for_selector("text=Thank you")
     answers = store.answers()
-    assert len(answers) == 6 and all(0 <= one.milliseconds < 60_000 for one in answers)
+    assert len(answers) == 6 and all(0 <= one.milliseconds < 300_000 for one in answers)
     assert store.counts() == (1, 1)
     write_report(store, tmp_path / "report")
     text = (tmp_path / "report" / "report.md").read_text()

@@ -93,6 +93,17 @@ def test_what_a_folder_holds_and_is_not_restored_is_said(album):
         collect(["album/phone"], "out")
 
 
+@pytest.mark.parametrize("pattern", ["album/*", "album/**", "*"])
+def test_what_a_pattern_stands_for_and_is_not_restored_is_said(album, pattern):
+    for name in ("IMG_1.HEIC", "a/raw.dng", "a/b/film.MP4"):
+        (album / name).touch()
+    jobs, passed_over = collect([pattern], "out")
+    assert len(jobs) == 5 and passed_over == [
+        f"for {pattern!r}, pictures of a kind that is not read (2: .dng, .heic) and films, which must be named one by "
+        "one (1) are passed over"
+    ]
+
+
 def test_folders_that_cannot_be_read_are_said(album, monkeypatch):
     scandir = os.scandir
 
@@ -104,6 +115,10 @@ def test_folders_that_cannot_be_read_are_said(album, monkeypatch):
     monkeypatch.setattr(os, "scandir", refusing)  # as root everything can be read
     jobs, passed_over = collect(["album"], "out")
     assert len(jobs) == 3 and passed_over == ["in 'album', folders that cannot be read (1: 'album/a') are passed over"]
+    jobs, passed_over = collect(["album/*"], "out")
+    assert len(jobs) == 3 and passed_over == [
+        "for 'album/*', folders that cannot be read (1: 'album/a') are passed over"
+    ]
     with pytest.raises(Mistake, match=r"holds no images \(.*\); folders that cannot be read \(1: 'album/a'\)"):
         collect(["album/a"], "out")
 
@@ -124,7 +139,9 @@ def test_results_of_an_earlier_run_are_no_input(album, pattern):
         path = album.parent / target
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
+        path.with_name(path.name + ".compare.jpg").touch()
     assert before and _found([pattern], "album/out") == before
+    assert collect([pattern], "album/out")[1] == []
     assert _found(["album/out/**/*.jpg"], "album/out/again")  # unless they are asked for
 
 
@@ -164,6 +181,26 @@ def test_a_shell_brings_the_output_folder(album):
     mark_results(["album/2.png", "album/10.png", "album/a", "album/x"], "album/restored")
     jobs, passed_over = collect(["album/2.png", "album/a", "album/restored"], "album/restored")
     assert len(jobs) == 3 and passed_over == ["'album/restored' is passed over: the results go there"]
+    (album / "restored" / "2.png").touch()
+    jobs, passed_over = collect(["album/2.png", "album/a", "album/restored"], "out")
+    assert len(jobs) == 3 and passed_over == ["'album/restored' is passed over: it holds results of an earlier run"]
+    assert len(collect(["album/restored", "album/x/photo[1].png"], "out")[0]) == 2  # meant
+
+
+def test_a_shell_brings_the_comparisons(album):
+    (album / "2.png.compare.jpg").touch()
+    jobs, passed_over = collect(["album/2.png", "album/2.png.compare.jpg"], "out")
+    assert len(jobs) == 1 and passed_over == ["'album/2.png.compare.jpg' is passed over: it shows before and after"]
+
+
+def test_no_run_fails_for_the_sake_of_a_mark(album, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    (album / "box").mkdir()
+    monkeypatch.setattr(type(album), "iterdir", refuse)
+    mark_results(["album"], "album/box")
+    mark_results(["gone.png", "album"], "album/new")
 
 
 def test_comparisons_lie_beside_the_results(album):

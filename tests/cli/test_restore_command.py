@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -42,6 +43,13 @@ def test_where_nothing_changes_the_file_is_the_same(tmp_path, run, save, name, o
         assert target.with_suffix(".JPEG").read_bytes() == source.read_bytes()
     run("restore", "-i", source, "-o", target.with_suffix(".tif"), "--strength", "0", code=0)
     assert target.with_suffix(".tif").read_bytes() != source.read_bytes()
+
+
+def test_where_nothing_changes_the_stream_is_the_same(tmp_path, run, save, monkeypatch):
+    source = save(tmp_path / "in.jpg", quality=60).read_bytes()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(source)))
+    run("restore", "-i", "-", "-o", tmp_path / "out.jpg", "--strength", "0", code=0)
+    assert (tmp_path / "out.jpg").read_bytes() == source
 
 
 def test_into_a_folder_the_name_stays(tmp_path, run, save, listing):

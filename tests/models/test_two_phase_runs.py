@@ -253,7 +253,7 @@ def test_two_processes_train_both_phases_resume_and_share_validation(phase1, tmp
         for rank in range(2)
     ]
     for process in processes:
-        _, errors = process.communicate(timeout=240)
+        _, errors = process.communicate(timeout=480)
         assert process.returncode == 0, errors[-3000:]
 
     # one process with batches of four does the same

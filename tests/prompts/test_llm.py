@@ -168,15 +168,15 @@ def ask(endpoint):
 def test_trouble_that_passes(server, endpoint, trouble):
     server.script = [trouble, trouble]
     start = time.monotonic()
-    assert len(json.loads(ask(endpoint(timeout=0.3 if trouble in ("hangs", "drips") else 5.0)))) == 2
-    assert len(server.requests) == 3 and time.monotonic() - start < 5
+    assert len(json.loads(ask(endpoint(timeout=1.0 if trouble in ("hangs", "drips") else 5.0)))) == 2
+    assert len(server.requests) == 3 and time.monotonic() - start < 20
 
 
 @pytest.mark.parametrize("trouble", [429, 500, "page", "cut", "drips"])
 def test_trouble_that_stays_is_given_up(server, endpoint, trouble):
     server.script = [trouble] * 9
     with pytest.raises(UserError, match=r"\(3 tries\)") as raised:
-        ask(endpoint(tries=3, timeout=0.2, key=KEY))
+        ask(endpoint(tries=3, timeout=1.0, key=KEY))
     assert len(server.requests) == 3 and KEY not in str(raised.value)
 
 
@@ -201,7 +201,7 @@ def test_a_flood_is_left(server, endpoint):
 
 @pytest.mark.parametrize("form", ["seconds", "date"])
 def test_retry_after_is_honoured(server, endpoint, form):
-    date = email.utils.formatdate(time.time() + 2, usegmt=True)  # whole seconds: one to two of them
+    date = email.utils.formatdate(time.time() + 4, usegmt=True)  # whole seconds, and the first request takes its time
     server.script = [("after", 429, "1" if form == "seconds" else date)]
     ask(endpoint())
     assert server.times[1] - server.times[0] >= 0.8
@@ -334,7 +334,7 @@ def test_a_server_in_every_mood(server, endpoint, tmp_path, jobs):
     ]
     steps = []
     write_prompts(
-        tmp_path / "p.jsonl", BRIEFS, ModelWriter(endpoint(timeout=0.5), asks=9), jobs=jobs,
+        tmp_path / "p.jsonl", BRIEFS, ModelWriter(endpoint(timeout=1.0), asks=9), jobs=jobs,
         progress=lambda done, total: steps.append((done, total)),
     )  # fmt: skip
     check_file(tmp_path / "p.jsonl")

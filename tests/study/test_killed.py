@@ -76,7 +76,9 @@ def test_kill_9_loses_no_answer(results, tmp_path):
         threads = [threading.Thread(target=person.answer, args=(base,)) for person in people]
         for thread in threads:
             thread.start()
+        deadline = time.monotonic() + 120
         while sum(len(person.acknowledged) for person in people) < 20:
+            assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.005)
         os.kill(process.pid, signal.SIGKILL)
         for thread in threads:
