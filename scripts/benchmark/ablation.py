@@ -1,4 +1,5 @@
-"""What each part of PromptMamba is worth: variants of `tiny`, trained on the same images for the same processor time.
+"""What each part of PromptMamba is worth, and each setting of its training: variants of `tiny`, trained on the same
+images for the same processor time.
 
     python scripts/benchmark/ablation.py --train DIR --val DIR [--seconds 140] [--seeds 0 1 2] [--only NAME ...]
 
@@ -19,6 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +31,7 @@ from tqdm import tqdm
 import prompt_mamba_arch  # noqa: F401
 from prompt_mamba_arch.archs.prompt_mamba_arch import PromptMamba
 from prompt_mamba_arch.checkpoint_files import build_network
+from prompt_mamba_arch.compat.training import muon
 from prompt_mamba_arch.data import KINDS, render, sample_recipe
 from prompt_mamba_arch.data.image_source import ImageSource, to_float
 from prompt_mamba_arch.errors import replace_on_success
@@ -77,15 +80,46 @@ VARIANTS: dict[str, dict] = {
         "mixers": ["dense", "dense", "scan", "scan"],
     },
 }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """How a network is trained. `time`: in parts of --seconds; `kick`: share of it for noise alone; `kind`: the only
+    one, None for the mixture."""
+
+    optimizer: str = "AdamW"
+    learning_rate: float = 2e-3
+    patch: int = 64
+    batch: int = 8
+    time: float = 1.0
+    kick: float = 0.15
+    kind: str | None = None
+
+
+# name -> of the network `tiny`
+TRAININGS = {
+    "half the time": Training(time=0.5),
+    "twice the time": Training(time=2),
+    "four times the time": Training(time=4),
+    "learning rate 1e-3": Training(learning_rate=1e-3),
+    "learning rate 4e-3": Training(learning_rate=4e-3),
+    "batch of 4": Training(batch=4),
+    "batch of 16": Training(batch=16),
+    "20 patches of 40 pixels": Training(batch=20, patch=40),
+    "32 patches of 32 pixels": Training(batch=32, patch=32),
+    "Muon, 1e-3": Training(optimizer="Muon", learning_rate=1e-3),
+    "Muon, 1e-3, 20 patches of 40 pixels": Training(optimizer="Muon", learning_rate=1e-3, batch=20, patch=40),
+    "no noise alone at first": Training(kick=0),
+    **{f"{kind} alone": Training(kind=kind, kick=0) for kind in ("noise", "defocus", "jpeg", "lowres")},
+}
 # how often each kind is drawn
 WEIGHTS = {
     **{"noise": 3, "jpeg": 1.5, "lowres": 1.5, "defocus": 1.2},
     **{"motion": 1, "rain": 1, "haze": 1, "lowlight": 1, "holes": 1},
 }
-PATCH, BATCH, CROP = 64, 8, 256
-PATCHES, NOISY = 12000, 6000
-KICK = 0.15  # share of the time for noise alone
-LEARNING_RATE, WARM_UP, EMA = 2e-3, 50, 0.99
+PATCH, CROP = 64, 256
+PATCHES, OF_A_KIND = 12000, 6000
+WARM_UP, EMA = 50, 0.99
 
 
 def patches(images: ImageSource, number: int, size: int, kinds: dict, count, seed: int) -> tuple[np.ndarray, ...]:
@@ -120,13 +154,25 @@ def middles(images: ImageSource, kind: str) -> tuple[np.ndarray, ...]:
 
 
 def prepare(train: str, val: str, file: Path) -> None:
+    """Patches of the mixture and of noise to train on, and crops of each kind to measure with."""
     arrays = {}
     source = ImageSource(train, {"type": "disk", "cache": True}, label="--train")
     arrays["mixed_lq"], arrays["mixed_gt"] = patches(source, PATCHES, PATCH, WEIGHTS, (1, 2), seed=0)
-    arrays["noisy_lq"], arrays["noisy_gt"] = patches(source, NOISY, PATCH, {"noise": 1}, 1, seed=1)
+    arrays["noisy_lq"], arrays["noisy_gt"] = patches(source, OF_A_KIND, PATCH, {"noise": 1}, 1, seed=1)
     source = ImageSource(val, {"type": "disk", "cache": True}, label="--val")
     for kind in KINDS:
         arrays[f"{kind}_lq"], arrays[f"{kind}_gt"] = middles(source, kind)
+    save(arrays, file)
+
+
+def prepare_kind(train: str, kind: str, file: Path) -> None:
+    """Patches of one kind to train on."""
+    source = ImageSource(train, {"type": "disk", "cache": True}, label="--train")
+    lq, gt = patches(source, OF_A_KIND, PATCH, {kind: 1}, 1, seed=2 + KINDS.index(kind))
+    save({f"{kind}_alone_lq": lq, f"{kind}_alone_gt": gt}, file)
+
+
+def save(arrays: dict[str, np.ndarray], file: Path) -> None:
     with replace_on_success(file) as temporary, open(temporary, "wb") as out:
         np.savez(out, **arrays)
 
@@ -135,25 +181,35 @@ def tensor(images: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(images).permute(0, 3, 1, 2).float().div_(255).contiguous()  # (B, 3, H, W)
 
 
-def train_one(arguments: dict, data: dict[str, np.ndarray], seconds: float, seed: int) -> tuple[torch.nn.Module, int]:
+def train_one(
+    arguments: dict, training: Training, data: dict[str, np.ndarray], seconds: float, seed: int
+) -> tuple[torch.nn.Module, int]:
     torch.manual_seed(seed)
     net = build_network(arguments, "variant") if "type" in arguments else PromptMamba(size="tiny", **arguments)
     net.train()
-    optimizer = torch.optim.AdamW(net.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.99), weight_decay=0)
+    if training.optimizer == "Muon":
+        optimizer = muon()(net.parameters(), lr=training.learning_rate, nesterov=True)
+    else:
+        optimizer = torch.optim.AdamW(net.parameters(), lr=training.learning_rate, betas=(0.9, 0.99), weight_decay=0)
+    shares = [group["lr"] / training.learning_rate for group in optimizer.param_groups]
     criterion = PSNRLoss(loss_weight=0.023)
     average = {name: value.clone() for name, value in net.state_dict().items()}
     rng = np.random.default_rng(seed)
     order, which, used, steps = np.empty(0, int), "", 0.0, 0
+    seconds *= training.time
     while used < seconds:
-        now = "noisy" if used < KICK * seconds else "mixed"
-        if now != which or len(order) < BATCH:
+        now = "noisy" if used < training.kick * seconds else f"{training.kind}_alone" if training.kind else "mixed"
+        if now != which or len(order) < training.batch:
             which, order = now, rng.permutation(len(data[f"{now}_lq"]))
-        batch, order = order[:BATCH], order[BATCH:]
-        lq, gt = tensor(data[f"{which}_lq"][batch]), tensor(data[f"{which}_gt"][batch])
+        batch, order = order[: training.batch], order[training.batch :]
+        top, left = rng.integers(0, PATCH - training.patch + 1, 2)
+        part = np.s_[:, top : top + training.patch, left : left + training.patch]
+        lq, gt = tensor(data[f"{which}_lq"][batch][part]), tensor(data[f"{which}_gt"][batch][part])
         start = time.process_time()
-        rate = LEARNING_RATE * min(1, (steps + 1) / WARM_UP) * 0.5 * (1 + math.cos(math.pi * used / seconds)) + 1e-6
-        for group in optimizer.param_groups:
-            group["lr"] = rate
+        rate = training.learning_rate * min(1, (steps + 1) / WARM_UP)
+        rate = rate * 0.5 * (1 + math.cos(math.pi * used / seconds)) + 1e-6
+        for group, share in zip(optimizer.param_groups, shares):
+            group["lr"] = rate * share
         optimizer.zero_grad()
         criterion(net(lq), gt).backward()
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
@@ -189,8 +245,13 @@ def gains(net: torch.nn.Module, data: dict[str, np.ndarray]) -> tuple[dict[str, 
 def run_one(name: str, seed: int, options: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     data = dict(np.load(data_file(options)))
-    arguments = VARIANTS[name]
-    net, steps = train_one(arguments, data, options.seconds, seed)
+    arguments, training = VARIANTS.get(name, {}), TRAININGS.get(name, Training())
+    if training.kind:
+        file = data_file(options).with_name(f"{training.kind}.npz")
+        if not file.exists():
+            prepare_kind(options.train, training.kind, file)
+        data.update(np.load(file))
+    net, steps = train_one(arguments, training, data, options.seconds, seed)
     found, milliseconds = gains(net, data)
     result = {
         "name": name, "seed": seed, "seconds": options.seconds, "steps": steps, "arguments": arguments,
@@ -212,18 +273,22 @@ def results(options: argparse.Namespace) -> list[dict]:
     if not results_file(options).exists():
         return []
     lines = results_file(options).read_text(encoding="utf-8").splitlines()
-    return [r for r in map(json.loads, lines) if r["seconds"] == options.seconds and r["name"] in VARIANTS]
+    return [r for r in map(json.loads, lines) if r["seconds"] == options.seconds]
 
 
 def mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def rows(found: list[dict]) -> list[list[str]]:
-    """One for each variant, the best first."""
+_MEASURED = {"noise": "noise", "defocus": "focus blur", "jpeg": "JPEG", "lowres": "resolution"}
+
+
+def rows(found: list[dict], names: Sequence[str]) -> list[list[str]]:
+    """One for each of these that was trained, the best first."""
     by_name: dict[str, list[dict]] = {}
     for result in found:
-        by_name.setdefault(result["name"], []).append(result)
+        if result["name"] in names:
+            by_name.setdefault(result["name"], []).append(result)
     lines = []
     for name, runs in by_name.items():
         overall = [mean(list(run["gains"].values())) for run in runs]
@@ -238,7 +303,7 @@ def rows(found: list[dict]) -> list[list[str]]:
                     f"{mean([run['steps'] for run in runs]):.0f}",
                     f"{mean([run['milliseconds'] for run in runs]):.0f}",
                     f"{mean(overall):+.2f}{spread}",
-                    f"{mean([run['gains']['noise'] for run in runs]):+.2f}",
+                    *(f"{mean([run['gains'][kind] for run in runs]):+.2f}" for kind in _MEASURED),
                 ],
             )
         )
@@ -252,7 +317,8 @@ def main() -> None:
     parser.add_argument("--work", default="ablation", help="folder for patches and results (default: ablation)")
     parser.add_argument("--seconds", type=float, default=140, help="processor time of each training (default: 140)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--only", nargs="+", choices=VARIANTS, metavar="NAME", help=f"of {', '.join(VARIANTS)}")
+    names = [*VARIANTS, *TRAININGS]
+    parser.add_argument("--only", nargs="+", choices=names, metavar="NAME", help=f"of {', '.join(names)}")
     parser.add_argument("-o", "--output", help="Markdown file for the table")
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -261,15 +327,17 @@ def main() -> None:
     Path(options.work).mkdir(parents=True, exist_ok=True)
     if not data_file(options).exists():
         prepare(options.train, options.val, data_file(options))
-    wanted = [(name, seed) for seed in options.seeds for name in options.only or VARIANTS]
+    wanted = [(name, seed) for seed in options.seeds for name in options.only or names]
     for name, seed in tqdm(wanted, unit="run"):
         if any(r["name"] == name and r["seed"] == seed for r in results(options)):
             continue
         subprocess.run([sys.executable, __file__, *sys.argv[1:], "--one", name, str(seed)], check=True)
     report = Report("What each part is worth")
     report.add(machine(1))
-    header = ["variant", "seeds", "parameters", "steps", "ms at 256 x 256", "gain, dB", "of noise, dB"]
-    report.add(f"## {options.seconds:.0f} s of training on one thread\n", table(header, rows(results(options))))
+    header = ["seeds", "parameters", "steps", "ms at 256 x 256", "gain, dB", *(f"of {it}" for it in _MEASURED.values())]
+    for title, these in (("network", VARIANTS), ("training", {"tiny": {}, **TRAININGS})):
+        found = rows(results(options), list(these))
+        report.add(f"## The {title}, {options.seconds:.0f} s on one thread\n", table([title, *header], found))
     report.save(options.output)
 
 
