@@ -87,10 +87,10 @@ class Training:
     """How a network is trained. `time`: in parts of --seconds; `kind`: what is to be removed, or `mixture`, of one or
     two kinds, after noise alone for a share `kick` of the time (else hardly anything is learned, see PSNRLoss)."""
 
-    optimizer: str = "Muon"
-    learning_rate: float = 1e-3
-    patch: int = 40
-    batch: int = 20
+    optimizer: str = "AdamW"
+    learning_rate: float = 2e-3
+    patch: int = 64
+    batch: int = 8
     time: float = 1.0
     kind: str = "noise"
     kick: float = 0.15
@@ -105,13 +105,14 @@ TRAININGS = {
     "half the time": Training(time=0.5),
     "twice the time": Training(time=2),
     "four times the time": Training(time=4),
-    "learning rate 5e-4": Training(learning_rate=5e-4),
-    "learning rate 2e-3": Training(learning_rate=2e-3),
-    "batch of 10": Training(batch=10),
+    "learning rate 1e-3": Training(learning_rate=1e-3),
+    "learning rate 4e-3": Training(learning_rate=4e-3),
+    "batch of 4": Training(batch=4),
+    "batch of 16": Training(batch=16),
+    "20 patches of 40 pixels": Training(batch=20, patch=40),
     "32 patches of 32 pixels": Training(batch=32, patch=32),
-    "8 patches of 64 pixels": Training(batch=8, patch=64),
-    "AdamW, 2e-3": Training(optimizer="AdamW", learning_rate=2e-3),
-    "AdamW, 2e-3, 8 patches of 64 pixels": Training(optimizer="AdamW", learning_rate=2e-3, batch=8, patch=64),
+    "Muon, 1e-3": Training(optimizer="Muon", learning_rate=1e-3),
+    "Muon, 1e-3, 20 patches of 40 pixels": Training(optimizer="Muon", learning_rate=1e-3, batch=20, patch=40),
     **{f"{kind} in place of noise": Training(kind=kind) for kind in ("jpeg", "lowres", "defocus")},
     "all kinds": Training(kind="mixture"),
     "all kinds, four times the time": Training(kind="mixture", time=4),
