@@ -124,6 +124,7 @@ setup(
     package_data={
         "prompt_mamba_arch.prompts": ["bank/*.yaml", "bank/*.md"],
         "prompt_mamba_arch.text": ["*.safetensors", "*.npz"],
+        "prompt_mamba_arch.sight": ["*.safetensors"],
         "prompt_mamba_arch": ["weights/*.safetensors"],
         "prompt_mamba_arch.app": ["assets/*"],
         "prompt_mamba_arch.study": ["templates/*.html", "static/*"],

@@ -79,6 +79,7 @@ def load(wish: Wish) -> Restorer:
         device = f"cuda:{wish.place % torch.cuda.device_count()}"
     restorer = Restorer.from_pretrained(wish.model, device, wish.option_file, half=wish.half)
     restorer.memory_share /= wish.neighbours
+    restorer.looks = True
     return restorer
 
 

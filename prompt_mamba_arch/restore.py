@@ -19,6 +19,7 @@ from prompt_mamba_arch.half_precision import half_type
 from prompt_mamba_arch.memory import free_memory, is_out_of_memory
 from prompt_mamba_arch.ops import available_backends
 from prompt_mamba_arch.scratch import Empty, copied, release
+from prompt_mamba_arch.sight import see, what_is_wrong
 from prompt_mamba_arch.text import TextEncoder, Wish, read_intent
 from prompt_mamba_arch.tiling import restore_in_blocks
 
@@ -43,6 +44,9 @@ class Restorer:
         told_wishes: whether it is told what a sentence was read to ask for (`text.Wish`), not the sentence itself.
         half: the half-precision type in which it computes, or None.
         memory_share: the part of the free memory that tiles of automatic size may take.
+        looks: whether `restore` looks at the photograph for what is wrong with it where the prompt does not say, if the
+            network is told wishes; False, as it is at first: the network has to find out by itself.
+        seen: how likely each kind was in the photograph at which it looked last.
     """
 
     def __init__(
@@ -73,6 +77,8 @@ class Restorer:
         self._config = config
         self.told_wishes: bool = self.takes_prompts and config.get("wishes", False)
         self.memory_share = 0.5
+        self.looks = False
+        self.seen: dict[str, float] = {}
         self._text_encoder = None
         self._warned = False
         self.upscale = self._find_upscale()
@@ -168,6 +174,9 @@ class Restorer:
             raise UserError(f"the network {self.name!r} enlarges, so it takes one prompt at a time, not {len(prompts)}")
         self.tile_side(image.shape[:2], tile)  # a wrong one is said at once
         prompts = [self._read(prompt) for prompt in prompts]
+        if self.looks and self.told_wishes and None in prompts:
+            self.seen = see(image)
+            prompts = [what_is_wrong(self.seen) if prompt is None else prompt for prompt in prompts]
         texts = [self.embed(prompt) for prompt in prompts]
         if self.upscale == 1:
             if strength == 0:

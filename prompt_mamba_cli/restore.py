@@ -126,6 +126,7 @@ def _restore(args: argparse.Namespace, jobs: Sequence[Job], voice: _Voice) -> in
     request = ", then ".join(map(_quoted, args.prompt or ()))
     how = f"{restorer.device}; {request or 'no prompt, so whatever is wrong'}"
     if single:
+        how = _chosen(restorer, how) if not request else how
         voice.tell(f"{str(wanted[0].source)!r} restored to {str(wanted[0].target)!r} ({how})")
         return 0
     taken = _duration(time.monotonic() - start)
@@ -133,6 +134,14 @@ def _restore(args: argparse.Namespace, jobs: Sequence[Job], voice: _Voice) -> in
     others = [f"{failed} failed"] * bool(failed) + [f"{skipped} were there already"] * bool(skipped)
     voice.tell("; ".join([done, *others]))
     return 1 if failed else 0
+
+
+def _chosen(restorer, how: str) -> str:
+    """With what was seen to be wrong with a photograph, if that was looked for and found."""
+    from prompt_mamba_arch.sight import what_is_wrong
+
+    wish = what_is_wrong(restorer.seen)
+    return f"{restorer.device}; no prompt, so I chose to {wish.sentence()}" if wish.remove else how
 
 
 def _quoted(text: str) -> str:

@@ -52,6 +52,7 @@ def main() -> int:
     args = parser.parse_args()
 
     restorer = Restorer.from_pretrained(args.network)
+    restorer.looks = True  # as `prompt-mamba restore` does
     lq = read(args.folder / "photo.png")
     rows, better = [], True
     print("\n| request | PSNR before | PSNR after |\n|---|---|---|")

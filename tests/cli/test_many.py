@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from skimage import data
 
 from prompt_mamba_arch import batch, image_io
 from prompt_mamba_arch.restore import Restorer
@@ -88,6 +89,15 @@ def test_it_works_without_knowing_what_it_understood(tmp_path, run, save, monkey
     monkeypatch.setattr("prompt_mamba_arch.text.read_intents", missing)
     _, err = run("restore", "-i", save(tmp_path / "in.png"), "-o", tmp_path / "out.png", "-p", "sharpen", code=0)
     assert err == ["prompt-mamba: intent: the file is missing"] and (tmp_path / "out.png").exists()
+
+
+def test_without_a_prompt_it_looks_for_what_is_wrong_and_says_it(tmp_path, run):
+    dark = data.astronaut()[:128, 200:328].astype(np.float32) / 8 + np.random.default_rng(0).normal(0, 4, (128, 128, 3))
+    Image.fromarray(dark.clip(0, 255).astype(np.uint8)).save(tmp_path / "in.png")
+    arguments = ["restore", "-i", tmp_path / "in.png", "-o", tmp_path / "out.png", "--model", "tiny"]
+    out, err = run(*arguments, code=0)
+    assert err == [] and re.search(r"\(cpu; no prompt, so I chose to remove the .*darkness.*\)", out)
+    assert image_io.read_photo(tmp_path / "out.png").pixels.mean() > 2 * dark.mean()
 
 
 def test_the_wishes_reach_the_network(tmp_path, run, save, monkeypatch):
