@@ -89,7 +89,8 @@ def build(workshop: Workshop) -> gr.Blocks:
                     go_on = gr.Button("Go on from the result", interactive=False, elem_id="pm-go-on")
                 downloads = gr.HTML("", elem_id="pm-downloads")
         mask = gr.Textbox("", elem_id="pm-mask", elem_classes="pm-hidden", label="brushed region")
-        read_for = gr.State("")  # the wish that the boxes were last filled for
+        # the wish that the boxes were last filled for; a gr.State would change before the page has the boxes
+        read_for = gr.Textbox("", elem_classes="pm-hidden", label="wish that the boxes are for")
 
         shown = [stage, status, restore, undo, go_on, downloads, mask]
 

@@ -103,7 +103,8 @@ def _sweep(workshop: Workshop, uploads: Path, stop: threading.Event) -> None:
     while not stop.wait(_SWEEP):
         workshop.sessions.sweep()
         old = time.time() - _GRACE
-        for path in uploads.rglob("*"):
-            with contextlib.suppress(OSError):  # in use, or gone
-                if path.stat().st_mtime < old:
-                    path.rmdir() if path.is_dir() else path.unlink()
+        with contextlib.suppress(OSError):  # a folder that is gone while it is looked through
+            for path in uploads.rglob("*"):
+                with contextlib.suppress(OSError):  # in use, or gone
+                    if path.stat().st_mtime < old:
+                        path.rmdir() if path.is_dir() else path.unlink()
