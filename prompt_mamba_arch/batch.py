@@ -79,7 +79,6 @@ def load(wish: Wish) -> Restorer:
         device = f"cuda:{wish.place % torch.cuda.device_count()}"
     restorer = Restorer.from_pretrained(wish.model, device, wish.option_file, half=wish.half)
     restorer.memory_share /= wish.neighbours
-    restorer.looks = True
     return restorer
 
 
@@ -111,7 +110,7 @@ def _restore_photo(restorer: Restorer, job: Job, how: tuple, wish: Wish) -> list
     source, target, comparison = job
     empty = arrays_in(target.parent)  # there is room for the result, too
     photo = read_photo(source, empty=empty)
-    pixels = restorer.restore(photo.pixels, *how, ensemble=wish.ensemble, empty=empty)
+    pixels = restorer.restore(photo.pixels, *how, ensemble=wish.ensemble, look=True, empty=empty)
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.exists() and not wish.overwrite:
         raise UserError(f"{str(target)!r} has come to be there meanwhile, and is kept")

@@ -44,9 +44,7 @@ class Restorer:
         told_wishes: whether it is told what a sentence was read to ask for (`text.Wish`), not the sentence itself.
         half: the half-precision type in which it computes, or None.
         memory_share: the part of the free memory that tiles of automatic size may take.
-        looks: whether `restore` looks at the photograph for what is wrong with it where the prompt does not say, if the
-            network is told wishes; False, as it is at first: the network has to find out by itself.
-        seen: how likely each kind was in the photograph at which it looked last.
+        seen: how likely each kind was in the photograph at which `restore` looked last.
     """
 
     def __init__(
@@ -77,7 +75,6 @@ class Restorer:
         self._config = config
         self.told_wishes: bool = self.takes_prompts and config.get("wishes", False)
         self.memory_share = 0.5
-        self.looks = False
         self.seen: dict[str, float] = {}
         self._text_encoder = None
         self._warned = False
@@ -142,6 +139,7 @@ class Restorer:
         progress: Callable[[int, int], None] | None = None,
         *,
         ensemble: bool = False,
+        look: bool = False,
         empty: Empty = np.empty,
     ) -> np.ndarray:
         """Restores one image.
@@ -156,6 +154,8 @@ class Restorer:
             tile: `auto` (tiles only if the whole image needs too much memory), `none`, or a side in pixels.
             progress: called with (tiles done, tiles in all).
             ensemble: the mean over the image's eight turned and mirrored versions: a little better, eight times slower.
+            look: where the prompt does not say what is wrong, it is looked for in the image (see `sight`), if the
+                network is told wishes; else the network has to find out by itself.
             empty: makes the result's array of its shape and type; that of `scratch.arrays_in` lays large ones on the
                 disk.
 
@@ -174,9 +174,9 @@ class Restorer:
             raise UserError(f"the network {self.name!r} enlarges, so it takes one prompt at a time, not {len(prompts)}")
         self.tile_side(image.shape[:2], tile)  # a wrong one is said at once
         prompts = [self._read(prompt) for prompt in prompts]
-        if self.looks and self.told_wishes and None in prompts:
-            self.seen = see(image)
-            prompts = [what_is_wrong(self.seen) if prompt is None else prompt for prompt in prompts]
+        if look and self.told_wishes and None in prompts:
+            self.seen = seen = see(image)  # others may look meanwhile
+            prompts = [what_is_wrong(seen) if prompt is None else prompt for prompt in prompts]
         texts = [self.embed(prompt) for prompt in prompts]
         if self.upscale == 1:
             if strength == 0:

@@ -51,9 +51,7 @@ def run(args: argparse.Namespace) -> int:
         seconds=args.max_seconds, jobs=args.jobs, waiting=args.queue, sessions=args.people,
         idle_seconds=args.idle_minutes * 60,
     )  # fmt: skip
-    restorer = Restorer.from_pretrained(args.model, args.device)
-    restorer.looks = True
-    workshop = Workshop(restorer, limits=limits)
+    workshop = Workshop(Restorer.from_pretrained(args.model, args.device), limits=limits)
     try:
         app = create(workshop)
         if not is_loopback(args.host):

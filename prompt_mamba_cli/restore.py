@@ -126,7 +126,7 @@ def _restore(args: argparse.Namespace, jobs: Sequence[Job], voice: _Voice) -> in
     request = ", then ".join(map(_quoted, args.prompt or ()))
     how = f"{restorer.device}; {request or 'no prompt, so whatever is wrong'}"
     if single:
-        how = _chosen(restorer, how) if not request else how
+        how = how if request else _chosen(restorer, how)
         voice.tell(f"{str(wanted[0].source)!r} restored to {str(wanted[0].target)!r} ({how})")
         return 0
     taken = _duration(time.monotonic() - start)

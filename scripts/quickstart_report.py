@@ -52,7 +52,6 @@ def main() -> int:
     args = parser.parse_args()
 
     restorer = Restorer.from_pretrained(args.network)
-    restorer.looks = True  # as `prompt-mamba restore` does
     lq = read(args.folder / "photo.png")
     rows, better = [], True
     print("\n| request | PSNR before | PSNR after |\n|---|---|---|")
@@ -60,7 +59,7 @@ def main() -> int:
         if not (args.folder / target).exists():  # that kind is not in this photograph
             continue
         gt = read(args.folder / target)
-        restored = restorer.restore(lq, prompt)
+        restored = restorer.restore(lq, prompt, look=True)  # as `prompt-mamba restore` does
         before, after = psnr(lq, gt), psnr(restored, gt)
         better &= after > before
         request = f'"{prompt}"' if prompt else "no sentence"

@@ -126,7 +126,7 @@ def psnr(a: np.ndarray, b: np.ndarray) -> float:
 def evaluate(options: argparse.Namespace) -> None:
     network = load_network(options.evaluate)
     source = _source(options.val, "--val")
-    patches, whole, there = seen_of(source, options.val_count, 7)
+    patches, whole, there = seen_of(source, max(options.val_count, options.restored), 7)
     logits = logits_of(network, patches, whole)
     print("| kind | F1 |\n|---|---|")
     for kind, value in zip(WISHES, scores(logits, there).tolist()):

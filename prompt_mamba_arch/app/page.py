@@ -94,13 +94,11 @@ def build(workshop: Workshop) -> gr.Blocks:
 
         shown = [stage, status, restore, undo, go_on, downloads, mask]
 
-        def view(session: Session | None, said: str, wrong: bool = False) -> list:
+        def view(session: Session, said: str) -> list:
             """What `shown` shows now."""
-            if session is None:
-                return ["", _said(said, wrong), *[gr.update(interactive=False)] * 3, "", ""]
             return [
                 _stage_html(session, workshop.restorer.upscale == 1),
-                _said(said, wrong),
+                _said(said),
                 gr.update(interactive=True),
                 gr.update(interactive=session.can_undo),
                 gr.update(interactive=session.can_go_on),

@@ -130,7 +130,7 @@ class Workshop:
         part = np.ascontiguousarray(pixels[top:bottom, left:right])
         tile = max(min(restorer.tile_side(part.shape[:2]), _TILE), MIN_TILE)
         asked = wish if wish is not None and restorer.told_wishes else prompt or None
-        restored = restorer.restore(part, asked, strength, tile, report)
+        restored = restorer.restore(part, asked, strength, tile, report, look=True)
         if region is not None:
             weight = soften(region, max(height, width) / _SOFT)[top:bottom, left:right]
             whole = np.array(pixels)

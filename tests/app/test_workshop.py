@@ -227,7 +227,7 @@ def test_odd_prompts(workshop, session, name):
 
 def test_what_was_ticked_is_what_a_network_with_wishes_is_told(workshop, session):
     told = []
-    workshop.restorer.restore = lambda image, asked, *rest: told.append(asked) or image
+    workshop.restorer.restore = lambda image, asked, *rest, look: told.append(asked) or image
     workshop.restore(session, "remove the rain, keep the haze", wish=Wish({"rain"}))
     workshop.restorer.told_wishes = True
     workshop.restore(session, "remove the rain, keep the haze", wish=Wish({"rain"}))

@@ -103,7 +103,8 @@ def test_without_a_prompt_it_looks_for_what_is_wrong_and_says_it(tmp_path, run):
 def test_the_wishes_reach_the_network(tmp_path, run, save, monkeypatch):
     seen = []
 
-    def restore(self, image, *rest, ensemble, empty):
+    def restore(self, image, *rest, ensemble, look, empty):
+        assert look
         seen.append((self.half is not None, *rest[:3], ensemble))
         return image
 

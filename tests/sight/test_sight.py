@@ -59,12 +59,12 @@ def test_who_says_nothing_gets_what_was_seen_to_be_wrong_removed(photos):
     restorer = Restorer.from_pretrained("tiny", "cpu")
     alone = restorer.restore(dark)
     assert restorer.seen == {}
-    restorer.looks = True
-    looked = restorer.restore(dark)
+    looked = restorer.restore(dark, look=True)
     assert restorer.seen["lowlight"] > 0.5 and looked.mean() > 1.5 * alone.mean()
     assert np.array_equal(looked, restorer.restore(dark, what_is_wrong(restorer.seen)))
-    assert np.array_equal(looked, restorer.restore(dark, "fix whatever is wrong"))
-    assert np.array_equal(restorer.restore(dark, "take the grain out"), restorer.restore(dark, Wish({"noise"})))
+    assert np.array_equal(looked, restorer.restore(dark, "fix whatever is wrong", look=True))
+    told = restorer.restore(dark, "take the grain out", look=True)
+    assert np.array_equal(told, restorer.restore(dark, Wish({"noise"})))
 
 
 def test_a_file_of_something_else_is_one_line(tmp_path):
